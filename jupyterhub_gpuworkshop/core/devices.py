@@ -1,0 +1,63 @@
+"""What exists: devices and the inventory of a machine.
+
+Owns the identity of a device, its UUID. It does not know how devices are found.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A GPU or a MIG slice.
+
+    Attributes:
+        uuid: the name by which everything refers to it.
+        label: the index as people know it, ``"0"`` or ``"0:1"`` for a MIG slice;
+            never used to identify a device.
+        name: the product name.
+        memory_bytes: all of its memory, as the driver states it.
+        reserved_bytes: what the driver keeps for itself (NVML memory info v2).
+        context_bytes: what one process's CUDA context takes before its first
+            tensor; frameworks do not count it, so caps subtract it.
+        minor: the number N of /dev/nvidiaN, where there is one.
+        parent_uuid: the GPU that a MIG slice is cut from.
+        lost: the driver has lost it: it gets no new lease.
+    """
+
+    uuid: str
+    label: str
+    name: str
+    memory_bytes: int
+    reserved_bytes: int = 0
+    context_bytes: int = 0
+    minor: int | None = None
+    parent_uuid: str | None = None
+    lost: bool = False
+
+    def shareable_bytes(self, keep_free_bytes: int) -> int:
+        """Return the memory that shares are cut from.
+
+        What the driver reserves is part of what is kept free, not beside it.
+        """
+        return max(0, self.memory_bytes - max(keep_free_bytes, self.reserved_bytes))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """All devices of a machine, as seen at one instant.
+
+    Attributes:
+        devices: in the driver's order, which is the order of round-robin.
+        taken_at: wall-clock seconds since the epoch.
+        source: ``"nvml"``, ``"simulated"`` or ``"none"`` where nobody has looked yet.
+        problem: why there are no devices, in a sentence for organisers; else empty.
+    """
+
+    devices: tuple[Device, ...] = ()
+    taken_at: float = 0.0
+    source: str = "none"
+    problem: str = ""
+
+    def find(self, uuid: str) -> Device | None:
+        """Return the device of this UUID, or None."""
+        return next((d for d in self.devices if d.uuid == uuid), None)

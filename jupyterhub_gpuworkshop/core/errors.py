@@ -1,0 +1,67 @@
+"""Every error this package raises on purpose.
+
+::
+
+    GpuWorkshopError
+    ├── UnitError (ValueError)      a size or a duration nobody can read
+    ├── ShareError (ValueError)     a share nobody can read
+    ├── WorkshopFileError           a mistake in the workshop file
+    ├── ShareRefused                no device can take this share now
+    ├── LedgerError                 the ledger cannot be used
+    │   └── LedgerTooNew            ... because newer code has written it
+    ├── SourceError                 the devices cannot be read now
+    │   ├── SourceUnavailable       ... no driver, no library, no permission
+    │   └── SourceLost              ... the driver went away: try again from the start
+    ├── LinkError                   hub and service cannot talk
+    └── DemoError                   the demo cannot run
+
+A message says what happened and what to do about it.
+"""
+
+
+class GpuWorkshopError(Exception):
+    """The root of all of them."""
+
+
+class UnitError(GpuWorkshopError, ValueError):
+    """A size or a duration that cannot be read."""
+
+
+class ShareError(GpuWorkshopError, ValueError):
+    """A share that cannot be read."""
+
+
+class WorkshopFileError(GpuWorkshopError):
+    """The workshop file has a mistake; the message names key, value and remedy."""
+
+
+class ShareRefused(GpuWorkshopError):
+    """No device can take this share now; the message is written for the attendee."""
+
+
+class LedgerError(GpuWorkshopError):
+    """The ledger cannot be read or written."""
+
+
+class LedgerTooNew(LedgerError):
+    """The ledger was written by a newer version than this one."""
+
+
+class SourceError(GpuWorkshopError):
+    """The devices cannot be read now."""
+
+
+class SourceUnavailable(SourceError):
+    """There is nothing to read from: no driver, no library, no permission."""
+
+
+class SourceLost(SourceError):
+    """The driver went away under us: shut down and start again."""
+
+
+class LinkError(GpuWorkshopError):
+    """Hub and service cannot talk."""
+
+
+class DemoError(GpuWorkshopError):
+    """The demo cannot run."""

@@ -1,0 +1,178 @@
+"""One immutable picture of devices, holders, kernels and leases at an instant.
+
+Owns the shapes that sampling produces and that api, page, history and reclaim read.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from .devices import Inventory
+from .leases import Lease
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessUse:
+    """What the driver says of one process on one device.
+
+    Attributes:
+        pid: in the sampler's PID namespace.
+        memory_bytes: None where the driver does not say (WDDM, WSL2, MIG at times).
+        utilisation: share of the device's time in the last interval, 0.0 to 1.0;
+            None where it is unknown. Unknown is not idle.
+    """
+
+    pid: int
+    memory_bytes: int | None
+    utilisation: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSample:
+    """One reading of one device.
+
+    Attributes:
+        uuid: the device.
+        memory_total_bytes: all of its memory.
+        memory_used_bytes: used by processes, without what the driver reserves.
+        memory_free_bytes: what an allocation could get.
+        utilisation: 0.0 to 1.0, None where unknown.
+        temperature_celsius: None where unknown.
+        power_watts: None where unknown.
+        processes: who holds memory, each process once; None where the list could
+            not be read (which is not the same as nobody).
+        problem: what could not be read and why; empty when all could.
+    """
+
+    uuid: str
+    memory_total_bytes: int
+    memory_used_bytes: int
+    memory_free_bytes: int
+    utilisation: float | None = None
+    temperature_celsius: float | None = None
+    power_watts: float | None = None
+    processes: tuple[ProcessUse, ...] | None = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessId:
+    """A process that cannot be mistaken for a later one of the same number.
+
+    Attributes:
+        pid: the number.
+        started: start time in clock ticks since boot (stat field 22).
+    """
+
+    pid: int
+    started: int
+
+
+class HolderKind(str, Enum):
+    """What part of a server a holder belongs to."""
+
+    KERNEL = "kernel"
+    SERVER = "server"
+    """The server's, but in no kernel: a terminal, a detached process."""
+    FOREIGN = "foreign"
+    """No lease explains it."""
+    UNATTRIBUTED = "unattributed"
+    """An attendee's, but Linux does not vouch for whose."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A process that holds memory on a device, and whose it is."""
+
+    process: ProcessId
+    device: str
+    memory_bytes: int | None
+    utilisation: float | None
+    kind: HolderKind
+    command: str = ""
+    lease_id: str = ""
+    user: str = ""
+    server: str = ""
+    kernel_id: str = ""
+
+
+class KernelState(str, Enum):
+    """What a kernel's server says it does."""
+
+    IDLE = "idle"
+    BUSY = "busy"
+    STARTING = "starting"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelView:
+    """One kernel, as organiser and owner see it.
+
+    Attributes:
+        lease_id: the lease of its server.
+        user: the attendee.
+        server: the server's name.
+        kernel_id: the Jupyter kernel id.
+        notebook: the notebook's path in its server; empty where there is none.
+        process: its main process; None while it is not known.
+        state: what its server says.
+        connections: open websockets; None while unknown.
+        memory_bytes: GPU memory that its process tree holds now.
+        peak_memory_bytes: the most it ever held.
+        idle_seconds: how long *all* signals have said idle; None when they do not.
+        verdict: why it is, or is not, about to be reclaimed.
+    """
+
+    lease_id: str
+    user: str
+    server: str
+    kernel_id: str
+    notebook: str = ""
+    process: ProcessId | None = None
+    state: KernelState = KernelState.UNKNOWN
+    connections: int | None = None
+    memory_bytes: int = 0
+    peak_memory_bytes: int = 0
+    idle_seconds: float | None = None
+    verdict: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseUse:
+    """What the holders of one lease use together.
+
+    Attributes:
+        lease_id: the lease.
+        memory_bytes: by device UUID.
+        peak_memory_bytes: the most that it ever used, over all its devices.
+    """
+
+    lease_id: str
+    memory_bytes: Mapping[str, int] = field(default_factory=dict)
+    peak_memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """All of it, at one instant.
+
+    Attributes:
+        taken_at: wall-clock seconds since the epoch.
+        inventory: what exists.
+        samples: the reading of each device; empty while devices cannot be read.
+        holders: every process that holds memory.
+        leases: as the hub last reported them.
+        uses: one for each lease.
+        kernels: one for each kernel of every server that answers.
+        problems: what is unknown just now and why, in sentences for organisers.
+    """
+
+    taken_at: float = 0.0
+    inventory: Inventory = field(default_factory=Inventory)
+    samples: tuple[DeviceSample, ...] = ()
+    holders: tuple[Holder, ...] = ()
+    leases: tuple[Lease, ...] = ()
+    uses: tuple[LeaseUse, ...] = ()
+    kernels: tuple[KernelView, ...] = ()
+    problems: tuple[str, ...] = ()

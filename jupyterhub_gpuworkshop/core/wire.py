@@ -1,0 +1,174 @@
+"""What hub and service say to each other over the link, and how it is encoded.
+
+Owns the messages. The hub is the service's client: it posts a `Report` every few
+seconds and at once on a change, and reads a `Reply`. JSON both ways, validated on
+arrival: a message that does not fit is refused whole.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from pydantic import TypeAdapter
+
+from .devices import Inventory
+from .leases import Lease
+
+
+class EventKind(str, Enum):
+    """What can happen that people want to read about."""
+
+    LEASE_GRANTED = "lease_granted"
+    LEASE_REFUSED = "lease_refused"
+    LEASE_RELEASED = "lease_released"
+    LEASE_QUARANTINED = "lease_quarantined"
+    KERNEL_RECLAIMED = "kernel_reclaimed"
+    RECLAIM_FAILED = "reclaim_failed"
+    RECLAIM_WOULD = "reclaim_would"
+    """`idle.dry_run`: what would have been reclaimed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A grant, a refusal, a release, a reclaim.
+
+    Attributes:
+        sequence: counts up within one origin; 0 before it is numbered.
+        at: wall-clock seconds since the epoch.
+        kind: what happened.
+        user: the attendee.
+        server: the server's name.
+        devices: UUIDs.
+        reason: why, in a sentence.
+        details: what else there is to say: share, bytes, kernel id.
+    """
+
+    sequence: int = 0
+    at: float
+    kind: EventKind
+    user: str
+    server: str = ""
+    devices: tuple[str, ...] = ()
+    reason: str = ""
+    details: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerInfo:
+    """A running server, as the hub knows it.
+
+    Attributes:
+        lease_id: its lease.
+        user: the attendee.
+        server: the server's name.
+        url: where to call it directly, never through the proxy; ends in ``/``.
+        token: opens this server and nothing else, anywhere.
+        pid: its main process on this host; 0 where there is none to see.
+        started: the main process's start time in clock ticks; 0 where unknown.
+        uid: the Unix user it runs as, where that user is this attendee's alone.
+    """
+
+    lease_id: str
+    user: str
+    server: str
+    url: str
+    token: str
+    pid: int = 0
+    started: int = 0
+    uid: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Somebody who waits for a share: it makes idle memory *needed*.
+
+    Attributes:
+        user: the attendee.
+        server: the server's name.
+        share: what was asked for.
+        at: wall-clock seconds since the epoch.
+    """
+
+    user: str
+    server: str
+    share: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """From hub to service.
+
+    Attributes:
+        hub_id: one life of one hub process.
+        sent_at: wall-clock seconds since the epoch.
+        leases: all of them, quarantined ones too.
+        servers: those that run.
+        refusals: who was refused and has not been granted since.
+        events: those the service has not acknowledged.
+    """
+
+    hub_id: str
+    sent_at: float
+    leases: tuple[Lease, ...] = ()
+    servers: tuple[ServerInfo, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceUse:
+    """What was observed on a device, as placement needs it.
+
+    Attributes:
+        uuid: the device.
+        free_bytes: what an allocation could get.
+        by_lease: bytes used by the holders of each lease, by lease id.
+        in_the_way: whom no lease explains, largest first: (who, bytes).
+        sampled_at: wall-clock seconds since the epoch.
+    """
+
+    uuid: str
+    free_bytes: int
+    by_lease: Mapping[str, int] = field(default_factory=dict)
+    in_the_way: tuple[tuple[str, int], ...] = ()
+    sampled_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """Something that the service asks of the hub.
+
+    Attributes:
+        id: acknowledged by the hub once it is carried out.
+        kind: what to do.
+        arguments: on what.
+    """
+
+    id: str
+    kind: str
+    arguments: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """From service to hub.
+
+    Attributes:
+        inventory: what exists; None while the service has not looked yet.
+        uses: what was observed on each device.
+        acknowledged: the highest event sequence of this hub that is in the history.
+        orders: what the hub should do.
+    """
+
+    inventory: Inventory | None = None
+    uses: tuple[DeviceUse, ...] = ()
+    acknowledged: int = 0
+    orders: tuple[Order, ...] = ()
+
+
+REPORT: TypeAdapter[Report] = TypeAdapter(Report)
+REPLY: TypeAdapter[Reply] = TypeAdapter(Reply)
+INVENTORY: TypeAdapter[Inventory] = TypeAdapter(Inventory)
+EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+"""``.dump_json(value)`` gives bytes, ``.validate_json(body)`` reads them."""

@@ -1,0 +1,1 @@
+"""What runs inside the hub process: leases, spawners, configuration."""

@@ -1,0 +1,1 @@
+"""How a lease is applied by each kind of spawner."""

@@ -1,0 +1,1 @@
+"""What touches the host: GPUs, processes, limits."""

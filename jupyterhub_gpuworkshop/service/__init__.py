@@ -1,0 +1,1 @@
+"""The GPU service: the only process that samples GPUs, beside the hub."""
