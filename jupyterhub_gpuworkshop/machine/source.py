@@ -5,8 +5,8 @@ Every implementation passes the same contract suite (tests/machine).
 
 from typing import Protocol
 
-from ..core.devices import Inventory
-from ..core.snapshot import DeviceSample
+from jupyterhub_gpuworkshop.core.devices import Inventory
+from jupyterhub_gpuworkshop.core.snapshot import DeviceSample
 
 
 class DeviceSource(Protocol):
