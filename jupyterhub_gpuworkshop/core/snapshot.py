@@ -68,6 +68,38 @@ class ProcessId:
     started: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessFacts:
+    """What Linux vouches for of one process.
+
+    Attributes:
+        pid: in the reader's PID namespace.
+        started: start time in clock ticks since boot (stat field 22).
+        parent: the parent's pid; 0 where it has none.
+        session: the session's id (stat field 6).
+        uid: whose it is (the effective user id).
+        cpu_seconds: user and system time of the process itself, without children.
+        cgroup: its path in the cgroup tree; empty where unknown or not read.
+        command: its command line, cut short; empty where unknown or not read.
+            The process itself can set it to anything: for people's eyes and as a
+            hint, never as a proof.
+    """
+
+    pid: int
+    started: int
+    parent: int
+    session: int
+    uid: int
+    cpu_seconds: float
+    cgroup: str = ""
+    command: str = ""
+
+    @property
+    def process(self) -> ProcessId:
+        """The process, told apart from later ones of the same number."""
+        return ProcessId(pid=self.pid, started=self.started)
+
+
 class HolderKind(str, Enum):
     """What part of a server a holder belongs to."""
 
