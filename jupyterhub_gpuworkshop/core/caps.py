@@ -1,0 +1,223 @@
+"""Caps: what a lease means to each framework, as environment variables.
+
+Owns the table of /docs/reference/caps: every variable, what it does and who enforces
+it. All caps here are soft: a framework reads them and the attendee can undo them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from .leases import Lease
+from .units import MIB
+
+_SMALLEST_CAP = 64 * MIB
+"""Below this no framework starts; a lease so small is the organiser's mistake."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """The variables of a server, after the lease has had its say.
+
+    Attributes:
+        variables: all of them.
+        overruled: sentences for the log, one for each of the admin's variables that
+            would have broken the lease.
+    """
+
+    variables: Mapping[str, str]
+    overruled: tuple[str, ...]
+
+
+def cap_bytes(lease: Lease) -> int:
+    """Return what a framework may allocate, in bytes, on the tightest device.
+
+    A framework counts its own allocator only, so the CUDA context comes off first
+    (pytorch#58466: 6509 MB held under a limit of 5494 MB).
+    """
+    return min(
+        (
+            max(_SMALLEST_CAP, device.memory_bytes - device.context_bytes)
+            for device in lease.devices
+        ),
+        default=0,
+    )
+
+
+def cap_fraction(lease: Lease) -> float:
+    """Return the cap as a part of the device's memory, rounded down to 1/1000."""
+    fractions = [
+        max(_SMALLEST_CAP, device.memory_bytes - device.context_bytes)
+        / device.total_bytes
+        for device in lease.devices
+    ]
+    return int(min(fractions, default=0.0) * 1000) / 1000
+
+
+def visible_devices(lease: Lease, *, by_index: bool = False) -> str:
+    """Return CUDA_VISIBLE_DEVICES for a lease.
+
+    Args:
+        lease: without devices it gives ``-1``, which hides every GPU. An empty value
+            does so for CUDA too, but some programs take it for unset.
+        by_index: indices for software that cannot read UUIDs; a MIG slice keeps its
+            UUID, since it has no index.
+    """
+    if not lease.devices:
+        return "-1"
+    indices = [device.label for device in lease.devices]
+    if by_index and not any(":" in label for label in indices):
+        return ",".join(indices)
+    return ",".join(lease.uuids)
+
+
+def lease_variables(lease: Lease, *, by_index: bool = False) -> dict[str, str]:
+    """Return what names the lease's devices: nobody else may set these."""
+    variables = {
+        "CUDA_VISIBLE_DEVICES": visible_devices(lease, by_index=by_index),
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "NVIDIA_VISIBLE_DEVICES": ",".join(lease.uuids) or "void",
+        "GPUWORKSHOP_SHARE": lease.share,
+    }
+    if lease.devices:
+        limit = min(device.memory_bytes for device in lease.devices)
+        variables["GPUWORKSHOP_MEMORY_LIMIT_BYTES"] = str(limit)
+    return variables
+
+
+def framework_variables(lease: Lease) -> dict[str, str]:
+    """Return the frameworks' own variables, computed from the lease.
+
+    PyTorch and TensorFlow from 2.15 on read none that caps them (see facts in the
+    reference): they need the import hook.
+    """
+    if not lease.devices:
+        return {}
+    limit = cap_bytes(lease)
+    megabytes = str(limit // MIB)
+    to_leave = max(device.total_bytes for device in lease.devices) - limit
+    return {
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        # Caps TensorFlow up to 2.14; from 2.15 on it bounds one allocation only.
+        "TF_PER_DEVICE_MEMORY_LIMIT_MB": megabytes,
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{cap_fraction(lease):.3f}",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "CUPY_GPU_MEMORY_LIMIT": str(limit),
+        "FLAGS_gpu_memory_limit_mb": megabytes,
+        # No cap, but it keeps cuDF's pool from taking 80 % of the device.
+        "CUDF_PANDAS_RMM_MODE": "cuda",
+        "OLLAMA_GPU_OVERHEAD": str(to_leave),
+    }
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text.rstrip("%"))
+    except ValueError:
+        return None
+
+
+def _at_most(theirs: str, ours: str) -> bool:
+    number = _number(theirs)
+    return number is not None and 0 < number <= float(ours)
+
+
+def _at_least(theirs: str, ours: str) -> bool:
+    number = _number(theirs)
+    return number is not None and number >= float(ours)
+
+
+def _cupy_at_most(theirs: str, ours: str) -> bool:
+    return not theirs.endswith("%") and _at_most(theirs, ours)
+
+
+def _true(theirs: str, _ours: str) -> bool:
+    return theirs.strip().lower() in ("1", "true")
+
+
+def _anything(_theirs: str, _ours: str) -> bool:
+    return True
+
+
+_KEEPS_THE_LEASE: Mapping[str, Callable[[str, str], bool]] = {
+    "TF_FORCE_GPU_ALLOW_GROWTH": _true,
+    "TF_PER_DEVICE_MEMORY_LIMIT_MB": _at_most,
+    "XLA_PYTHON_CLIENT_MEM_FRACTION": _at_most,
+    # Preallocating within the fraction takes memory early, not too much of it.
+    "XLA_PYTHON_CLIENT_PREALLOCATE": _anything,
+    "CUPY_GPU_MEMORY_LIMIT": _cupy_at_most,
+    "FLAGS_gpu_memory_limit_mb": _at_most,
+    "CUDF_PANDAS_RMM_MODE": _anything,
+    "OLLAMA_GPU_OVERHEAD": _at_least,
+}
+"""Whether a value that the admin set still keeps to the lease."""
+
+
+def apply_lease(
+    environment: Mapping[str, str],
+    lease: Lease,
+    *,
+    admin: Mapping[str, str],
+    by_index: bool = False,
+) -> Environment:
+    """Lay a lease over a server's environment.
+
+    Args:
+        environment: the variables as the spawner computed them.
+        lease: the lease of the server.
+        admin: the part of them that the admin set (`Spawner.environment`): it stays,
+            except where it would break the lease.
+        by_index: see `visible_devices`.
+    """
+    result = dict(environment)
+    overruled: list[str] = []
+
+    def overrule(name: str, ours: str | None) -> None:
+        instead = f"{ours!r} is set" if ours is not None else "it is left out"
+        overruled.append(
+            f"Spawner.environment sets {name}={admin[name]!r}, which would break the "
+            f"lease of {lease.owner} ({lease.share}): {instead} instead."
+        )
+
+    for name, ours in lease_variables(lease, by_index=by_index).items():
+        if name in admin and admin[name] != ours:
+            overrule(name, ours)
+        result[name] = ours
+
+    ours_by_name = framework_variables(lease)
+    _settle_jax(ours_by_name, admin, result, overrule)
+    for name, ours in ours_by_name.items():
+        if name in admin and _KEEPS_THE_LEASE[name](str(admin[name]), ours):
+            continue
+        if name in admin:
+            overrule(name, ours)
+        result[name] = ours
+
+    # This allocator ignores every limit of TensorFlow's.
+    allocator = "TF_GPU_ALLOCATOR"
+    if lease.devices and result.get(allocator) == "cuda_malloc_async":
+        if allocator in admin:
+            overrule(allocator, None)
+        del result[allocator]
+    return Environment(variables=result, overruled=tuple(overruled))
+
+
+def _settle_jax(
+    ours_by_name: dict[str, str],
+    admin: Mapping[str, str],
+    result: dict[str, str],
+    overrule: Callable[[str, str | None], None],
+) -> None:
+    """Keep to one of JAX's two names for its fraction: both at once are an error."""
+    short, long = "XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"
+    if short not in result or long not in ours_by_name:
+        return
+    if short in admin and _at_most(str(admin[short]), ours_by_name[long]):
+        del ours_by_name[long]
+        if long in result:
+            if long in admin:
+                overrule(long, None)
+            del result[long]
+        return
+    if short in admin:
+        overrule(short, None)
+    del result[short]
