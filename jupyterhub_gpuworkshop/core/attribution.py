@@ -1,0 +1,352 @@
+"""Holders and kernels to attendees, by what Linux vouches for and nothing else.
+
+Owns the question "whose process is this?". The anchor is a server's process, which
+the hub names by (pid, start time). What stands below it in the tree of processes is
+that server's. A kernel's main process is a direct child of its server, leads a
+session of its own, and names in its command line a connection file with an id that
+the server itself lists: a claim that can only ever cost the attendee who makes it.
+Environment variables and files are never looked at (facts/gpu.md, "Whose process is
+it?").
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from .leases import Key, Lease
+from .snapshot import DeviceSample, Holder, HolderKind, ProcessFacts, ProcessId
+from .wire import ServerInfo
+
+_CONNECTION_FILE = re.compile(
+    r"kernel-([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})\.json"
+)
+_ROOT_UID = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Whom a process belongs to.
+
+    Attributes:
+        lease_id: the lease of the server.
+        user: the attendee.
+        server: the server's name.
+        kernel_id: the kernel; empty for what is the server's in no kernel.
+    """
+
+    lease_id: str
+    user: str
+    server: str
+    kernel_id: str = ""
+
+    @property
+    def key(self) -> Key:
+        """Whose it is: (user, server name)."""
+        return (self.user, self.server)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelTree:
+    """A kernel with every process below it.
+
+    Attributes:
+        owner: whose kernel it is.
+        main: the kernel's main process; None while it is not known.
+        members: all of its processes, the main one too.
+        cpu_seconds: what the members have used of the processor.
+    """
+
+    owner: Owner
+    main: ProcessId | None = None
+    members: frozenset[ProcessId] = frozenset()
+    cpu_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attribution:
+    """Who uses what, at one instant.
+
+    Attributes:
+        holders: one for each process on each device, each explained exactly once.
+        kernels: one for each kernel that a server lists.
+        owners: whose each process below a server is. Hand it to the next pass: a
+            process that outlives its parents stays whose it was.
+    """
+
+    holders: tuple[Holder, ...] = ()
+    kernels: Mapping[Owner, KernelTree] = field(default_factory=dict)
+    owners: Mapping[ProcessId, Owner] = field(default_factory=dict)
+
+
+def worth_describing(
+    samples: Iterable[DeviceSample],
+    facts: Mapping[int, ProcessFacts],
+    servers: Iterable[ServerInfo],
+) -> frozenset[int]:
+    """Return the pids whose command line attribution reads or people will see.
+
+    Those are the holders and what may be a kernel's main process: reading the
+    command lines of all processes would cost more than everything else.
+    """
+    started = {server.pid: server.started for server in servers if server.started}
+    return frozenset(
+        use.pid for sample in samples for use in sample.processes or ()
+    ) | frozenset(
+        process.pid
+        for process in facts.values()
+        if process.session == process.pid
+        and process.parent in started
+        and process.started >= started[process.parent]
+    )
+
+
+def attribute(
+    samples: Iterable[DeviceSample],
+    facts: Mapping[int, ProcessFacts],
+    servers: Iterable[ServerInfo],
+    leases: Iterable[Lease],
+    kernels: Mapping[Key, frozenset[str]],
+    remembered: Mapping[ProcessId, Owner] | None = None,
+) -> Attribution:
+    """Explain every holder, and collect the processes of every kernel.
+
+    Args:
+        samples: one reading of each device.
+        facts: every process of the machine, by pid, read together with the samples.
+        servers: those that run, as the hub knows them.
+        leases: all that stand, quarantined ones too.
+        kernels: the kernel ids that each server lists, by (user, server name).
+        remembered: `Attribution.owners` of the pass before.
+    """
+    servers = tuple(servers)
+    anchors = _anchors(servers, facts)
+    mains = _main_processes(facts, anchors, kernels)
+    owners = _resolve(facts, anchors, mains, remembered or {})
+    return Attribution(
+        holders=_holders(
+            samples,
+            facts,
+            owners,
+            _owners_by_uid(servers, facts),
+            {lease.id for lease in leases},
+        ),
+        kernels=_kernel_trees(servers, facts, owners, mains, kernels),
+        owners={facts[pid].process: owner for pid, owner in owners.items()},
+    )
+
+
+def _anchors(
+    servers: tuple[ServerInfo, ...], facts: Mapping[int, ProcessFacts]
+) -> dict[int, Owner]:
+    """Return the servers' own processes that are alive, by pid."""
+    anchors: dict[int, Owner] = {}
+    doubtful: set[int] = set()
+    for server in servers:
+        process = facts.get(server.pid)
+        # A start time of 0 is unknown: without it the number proves nothing.
+        if process is None or not server.started or process.started != server.started:
+            continue
+        if server.pid in anchors:
+            doubtful.add(server.pid)
+        anchors[server.pid] = Owner(
+            lease_id=server.lease_id, user=server.user, server=server.server
+        )
+    return {pid: owner for pid, owner in anchors.items() if pid not in doubtful}
+
+
+def _main_processes(
+    facts: Mapping[int, ProcessFacts],
+    anchors: Mapping[int, Owner],
+    kernels: Mapping[Key, frozenset[str]],
+) -> dict[Owner, ProcessFacts]:
+    """Return each kernel's main process: of several that claim one, the earliest."""
+    mains: dict[Owner, ProcessFacts] = {}
+    for process in facts.values():
+        server = anchors.get(process.parent)
+        if (
+            server is None
+            or process.session != process.pid
+            or not _is_parent(facts.get(process.parent), process)
+        ):
+            continue
+        listed = kernels.get(server.key, frozenset())
+        claimed = (x for x in _CONNECTION_FILE.findall(process.command) if x in listed)
+        kernel_id = next(claimed, None)
+        if kernel_id is None:
+            continue
+        owner = replace(server, kernel_id=kernel_id)
+        other = mains.get(owner)
+        if other is None or (process.started, process.pid) < (other.started, other.pid):
+            mains[owner] = process
+    return mains
+
+
+def _is_parent(parent: ProcessFacts | None, child: ProcessFacts) -> bool:
+    """Say whether this can be the parent: a number given anew starts later."""
+    return parent is not None and parent.started <= child.started
+
+
+def _resolve(
+    facts: Mapping[int, ProcessFacts],
+    anchors: Mapping[int, Owner],
+    mains: Mapping[Owner, ProcessFacts],
+    remembered: Mapping[ProcessId, Owner],
+) -> dict[int, Owner]:
+    """Return whose each process is, by pid; those of nobody's server are left out."""
+    sessions = {main.pid: (main.started, owner) for owner, main in mains.items()}
+    known: dict[int, Owner | None] = {}
+    for pid in facts:
+        path: list[ProcessFacts] = []
+        on_path: set[int] = set()
+        owner: Owner | None = None
+        current: ProcessFacts | None = facts[pid]
+        while current is not None:
+            if current.pid in known:
+                owner = known[current.pid]
+                break
+            path.append(current)
+            on_path.add(current.pid)
+            owner = anchors.get(current.pid) or _of_session(current, sessions)
+            if owner is not None:
+                break
+            parent = facts.get(current.parent)
+            if not _is_parent(parent, current) or current.parent in on_path:
+                break
+            current = parent
+        # From the top down: what was seen below a server before stays that server's
+        # although its parents are gone, and so do its children.
+        for process in reversed(path):
+            if owner is None:
+                owner = remembered.get(process.process)
+            known[process.pid] = owner
+    return {pid: owner for pid, owner in known.items() if owner is not None}
+
+
+def _of_session(
+    process: ProcessFacts, sessions: Mapping[int, tuple[int, Owner]]
+) -> Owner | None:
+    """Return the kernel whose session the process is in.
+
+    A session is inherited and never joined, and its number is not given anew while
+    it has a member: membership proves descent from the kernel's main process.
+    """
+    started, owner = sessions.get(process.session, (0, None))
+    return owner if process.started >= started else None
+
+
+def _owners_by_uid(
+    servers: tuple[ServerInfo, ...], facts: Mapping[int, ProcessFacts]
+) -> dict[int, Owner | None]:
+    """Return whom a Unix user id names; None where attendees' servers share it.
+
+    Where an attendee has several servers, the attendee is named and no lease.
+    """
+    candidates: dict[int, set[Owner]] = {}
+    users: dict[int, set[str]] = {}
+    for server in servers:
+        process = facts.get(server.pid)
+        if process is not None and process.started == server.started:
+            users.setdefault(process.uid, set()).add(server.user)
+        if server.uid is not None:
+            users.setdefault(server.uid, set()).add(server.user)
+            candidates.setdefault(server.uid, set()).add(
+                Owner(lease_id=server.lease_id, user=server.user, server=server.server)
+            )
+    named: dict[int, Owner | None] = {}
+    for uid, whose in users.items():
+        if uid == _ROOT_UID:
+            continue  # everything of the system's is root's
+        owners = candidates.get(uid, set())
+        if len(whose) > 1 or not owners:
+            named[uid] = None
+        elif len(owners) == 1:
+            named[uid] = next(iter(owners))
+        else:
+            named[uid] = Owner(lease_id="", user=next(iter(whose)), server="")
+    return named
+
+
+def _holders(
+    samples: Iterable[DeviceSample],
+    facts: Mapping[int, ProcessFacts],
+    owners: Mapping[int, Owner],
+    by_uid: Mapping[int, Owner | None],
+    lease_ids: set[str],
+) -> tuple[Holder, ...]:
+    holders: list[Holder] = []
+    for sample in samples:
+        for use in sample.processes or ():
+            process = facts.get(use.pid)
+            owner, kind = _explain(process, owners, by_uid, lease_ids)
+            holders.append(
+                Holder(
+                    process=ProcessId(
+                        pid=use.pid, started=process.started if process else 0
+                    ),
+                    device=sample.uuid,
+                    memory_bytes=use.memory_bytes,
+                    utilisation=use.utilisation,
+                    kind=kind,
+                    command=process.command if process else "",
+                    lease_id=owner.lease_id if owner else "",
+                    user=owner.user if owner else "",
+                    server=owner.server if owner else "",
+                    kernel_id=owner.kernel_id if owner else "",
+                )
+            )
+    return tuple(holders)
+
+
+def _explain(
+    process: ProcessFacts | None,
+    owners: Mapping[int, Owner],
+    by_uid: Mapping[int, Owner | None],
+    lease_ids: set[str],
+) -> tuple[Owner | None, HolderKind]:
+    """Give one holder its one explanation."""
+    if process is None:
+        return None, HolderKind.FOREIGN
+    owner = owners.get(process.pid)
+    if owner is None:
+        if process.uid not in by_uid:
+            return None, HolderKind.FOREIGN
+        owner = by_uid[process.uid]
+        if owner is None or not owner.lease_id:
+            return owner, HolderKind.UNATTRIBUTED
+    if owner.lease_id not in lease_ids:
+        # Left behind by a server whose lease has been released since.
+        return replace(owner, lease_id="", kernel_id=""), HolderKind.FOREIGN
+    return owner, HolderKind.KERNEL if owner.kernel_id else HolderKind.SERVER
+
+
+def _kernel_trees(
+    servers: tuple[ServerInfo, ...],
+    facts: Mapping[int, ProcessFacts],
+    owners: Mapping[int, Owner],
+    mains: Mapping[Owner, ProcessFacts],
+    kernels: Mapping[Key, frozenset[str]],
+) -> dict[Owner, KernelTree]:
+    members: dict[Owner, set[ProcessId]] = {}
+    cpu_seconds: dict[Owner, float] = {}
+    for pid, owner in owners.items():
+        if owner.kernel_id:
+            members.setdefault(owner, set()).add(facts[pid].process)
+            used = cpu_seconds.get(owner, 0.0)
+            cpu_seconds[owner] = used + facts[pid].cpu_seconds
+    trees: dict[Owner, KernelTree] = {}
+    for server in servers:
+        for kernel_id in sorted(kernels.get((server.user, server.server), ())):
+            owner = Owner(
+                lease_id=server.lease_id,
+                user=server.user,
+                server=server.server,
+                kernel_id=kernel_id,
+            )
+            main = mains.get(owner)
+            trees[owner] = KernelTree(
+                owner=owner,
+                main=main.process if main else None,
+                members=frozenset(members.get(owner, ())),
+                cpu_seconds=cpu_seconds.get(owner, 0.0),
+            )
+    return trees
