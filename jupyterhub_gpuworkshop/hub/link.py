@@ -1,0 +1,132 @@
+"""The hub's end of the link: the hub is the service's client.
+
+Owns the loop that sends leases, servers, refusals and events to the service every few
+seconds and at once on a change, and brings back inventory and observed use. It is
+never awaited inside a spawn; either side may be gone for a while and both go on.
+"""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
+
+from jupyterhub_gpuworkshop.core.errors import LinkError
+from jupyterhub_gpuworkshop.core.wire import REPLY, REPORT, Reply, Report, ServerInfo
+
+from .allocator import Allocator
+
+_TIMEOUT_SECONDS = 5.0
+_COALESCE_SECONDS = 0.05
+"""A storm of grants becomes a few reports, not one for each."""
+_WARN_AFTER = 5
+"""The service starts after the hub: its first silences are no news."""
+
+
+class HubLink:
+    """Talks to the service for as long as the hub lives.
+
+    Args:
+        url: of the service's end.
+        secret: shared with the service, made by `configure`.
+        allocator: whose leases and events are sent.
+        servers: returns the running servers.
+        interval_seconds: between two reports when nothing changes.
+        log: the hub's.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        secret: str,
+        *,
+        allocator: Allocator,
+        servers: Callable[[], tuple[ServerInfo, ...]],
+        interval_seconds: float,
+        log: logging.Logger | logging.LoggerAdapter[Any],
+    ) -> None:
+        self._url = url
+        self._secret = secret
+        self._allocator = allocator
+        self._servers = servers
+        self._interval = interval_seconds
+        self._log = log
+        self._hub_id = uuid.uuid4().hex
+        self._wake = asyncio.Event()
+        self._silences = 0
+        self.is_up: bool | None = None
+        """Whether the service answered last time; None before the first attempt."""
+
+    def poke(self) -> None:
+        """Report soon: something has changed."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Report for ever."""
+        while True:
+            try:
+                await self._exchange()
+                self._heard()
+            except LinkError as error:
+                self._silent(error)
+            except Exception:
+                self._log.exception("Reporting to the GPU service failed")
+            try:
+                await asyncio.wait_for(self._wake.wait(), self._interval)
+                await asyncio.sleep(_COALESCE_SECONDS)
+            except asyncio.TimeoutError:
+                pass
+            self._wake.clear()
+
+    async def _exchange(self) -> None:
+        report = Report(
+            hub_id=self._hub_id,
+            sent_at=time.time(),
+            leases=tuple(self._allocator.ledger.leases.values()),
+            servers=self._servers(),
+            refusals=self._allocator.refusals,
+            events=self._allocator.events,
+        )
+        request = HTTPRequest(
+            self._url,
+            method="POST",
+            body=REPORT.dump_json(report),
+            headers={
+                "Authorization": f"Bearer {self._secret}",
+                "Content-Type": "application/json",
+            },
+            connect_timeout=_TIMEOUT_SECONDS,
+            request_timeout=_TIMEOUT_SECONDS,
+            follow_redirects=False,
+        )
+        try:
+            response = await AsyncHTTPClient().fetch(request)
+            reply = REPLY.validate_json(response.body)
+        except (HTTPClientError, OSError, ValidationError) as error:
+            text = f"the GPU service at {self._url} does not answer well: {error}"
+            raise LinkError(text) from error
+        self._apply(reply)
+
+    def _apply(self, reply: Reply) -> None:
+        self._allocator.acknowledge(reply.acknowledged)
+        self._allocator.observe(reply.inventory, reply.uses)
+
+    def _heard(self) -> None:
+        if not self.is_up:
+            self._log.info("The GPU service answers at %s", self._url)
+        self.is_up = True
+        self._silences = 0
+
+    def _silent(self, error: LinkError) -> None:
+        self.is_up = False
+        self._silences += 1
+        if self._silences == _WARN_AFTER:
+            self._log.warning(
+                "%s. GPU shares are granted on the last inventory known; nothing is "
+                "reclaimed until it is back.",
+                error,
+            )

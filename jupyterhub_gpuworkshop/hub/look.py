@@ -1,0 +1,46 @@
+"""One look at the devices by a short-lived child, for as long as no service answers.
+
+Owns the child and its time limit. The hub never calls NVML in its own process: a
+driver that hangs takes the child with it and nothing else (design, rule 3).
+"""
+
+import asyncio
+import sys
+import time
+from asyncio.subprocess import DEVNULL, PIPE
+
+from pydantic import ValidationError
+
+from jupyterhub_gpuworkshop.core.devices import Inventory
+from jupyterhub_gpuworkshop.core.wire import INVENTORY
+from jupyterhub_gpuworkshop.workshop import Workshop
+
+
+async def look_once(workshop: Workshop, *, limit_seconds: float = 10.0) -> Inventory:
+    """Return what a child process sees; an inventory with a problem if it fails."""
+    gpus = workshop.gpus
+    command = [sys.executable, "-m", "jupyterhub_gpuworkshop.machine.look"]
+    command += ["--source", gpus.source]
+    if gpus.simulated_dir is not None:
+        command += ["--simulated-dir", str(gpus.simulated_dir)]
+    child = await asyncio.create_subprocess_exec(
+        *command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, start_new_session=True
+    )
+    try:
+        output, _ = await asyncio.wait_for(child.communicate(), limit_seconds)
+        return INVENTORY.validate_json(output)
+    except asyncio.TimeoutError:
+        problem = (
+            f"the GPU driver did not answer within {limit_seconds:.0f} s; "
+            "run nvidia-smi on the machine, and reboot it if that hangs too"
+        )
+    except ValidationError:
+        problem = (
+            "looking for GPUs failed; run "
+            f"`{' '.join(command)}` on the machine to see why"
+        )
+    finally:
+        # A child in an uninterruptible call dies later: it is not waited for.
+        if child.returncode is None:
+            child.kill()
+    return Inventory(taken_at=time.time(), source=gpus.source, problem=problem)

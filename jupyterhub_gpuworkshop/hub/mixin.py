@@ -1,0 +1,200 @@
+"""GpuSpawnerMixin: claim a lease, put it into the environment, give it back.
+
+Owns a lease's way through one server's life. It stands leftmost in the bases, since
+some spawners' `load_state` does not call super (facts: jupyterhub 16). How a lease
+reaches the operating system, beyond the environment, is the concrete spawner's.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from jupyterhub.utils import maybe_future
+from traitlets import Bool, Callable, Instance, Unicode, Union
+from traitlets.config import Configurable
+
+from jupyterhub_gpuworkshop.core.caps import apply_lease
+from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError, ShareRefused
+from jupyterhub_gpuworkshop.core.leases import Lease
+
+from .allocator import describe
+from .refusal import refusal
+from .runtime import GpuRuntime, runtime_or_refusal
+
+if TYPE_CHECKING:
+    from jupyterhub.spawner import Spawner as _Base
+else:
+    _Base = Configurable
+
+_STATE_KEY = "gpuworkshop"
+
+
+class GpuSpawnerMixin(_Base):
+    """Gives any spawner a GPU lease.
+
+    ::
+
+        class MySpawner(GpuSpawnerMixin, SomeSpawner): ...
+    """
+
+    share = Union(
+        [Unicode(), Callable()],
+        help="""
+        The share to grant, in place of what the workshop file says.
+
+        A share (`"1/5"`, `"8GiB"`, `"2 gpus"`, `"cpu"`), or a callable that takes the
+        spawner and returns one, or returns an empty text or None to leave it to the
+        workshop file. Empty means the workshop file decides. The attendee has no say.
+
+        Example::
+
+            def share(spawner):
+                return "1 gpu" if spawner.user.admin else None
+
+            c.GpuSpawnerMixin.share = share
+        """,
+    ).tag(config=True)
+
+    visible_indices = Bool(
+        False,
+        help="""
+        Name devices by index in CUDA_VISIBLE_DEVICES, not by UUID.
+
+        For software that cannot read UUIDs. Indices are the driver's and change when
+        a GPU is added or lost; MIG slices keep their UUIDs. Default: False.
+
+        Example::
+
+            c.GpuSpawnerMixin.visible_indices = True
+        """,
+    ).tag(config=True)
+
+    lease = Instance(Lease, allow_none=True, help="The lease of this server, if any.")
+
+    async def start(self) -> Any:
+        """Claim a lease, then start the server.
+
+        Raises:
+            Exception: `refusal`, which the attendee reads on the hub's page.
+        """
+        settings = self.user.settings
+        try:
+            runtime = runtime_or_refusal(settings)
+            await runtime.inventory_is_known()
+            wanted = await maybe_future(
+                self.share(self) if callable(self.share) else self.share
+            )
+            # No await between here and the end of `claim`.
+            self.lease = lease = runtime.claim(self, wanted or None)
+        except ShareRefused as error:
+            raise refusal(str(error), settings) from error
+        runtime.starting.add(lease.id)
+        try:
+            return await super().start()
+        except BaseException:
+            # After a failure or a timeout the hub stops the server, and
+            # `run_post_stop_hook` gives the lease back; a cancelled start may be
+            # left alone, so the reconciler has a look.
+            runtime.reconciler.soon()
+            raise
+        finally:
+            runtime.starting.discard(lease.id)
+
+    def get_env(self) -> dict[str, str]:
+        """Return the environment, with the lease laid over it."""
+        env = super().get_env()
+        if self.lease is None:
+            return env
+        admin = {name: str(env[name]) for name in self.environment if name in env}
+        applied = apply_lease(
+            env, self.lease, admin=admin, by_index=self.visible_indices
+        )
+        for sentence in applied.overruled:
+            self.log.warning("%s", sentence)
+        return dict(applied.variables)
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """Say on the spawn page which share of which device it is, as it goes."""
+        while self.lease is None and self._start_pending:  # noqa: ASYNC110  # see below
+            await asyncio.sleep(0.1)  # `start` has no event of its own to wait for
+        if self.lease is not None:
+            yield {"progress": 10, "message": _spawn_message(self.lease)}
+        async for event in super().progress():
+            yield event
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take the lease up again after a restart of the hub.
+
+        Also called on spawners that were made for other reasons: a lease is taken up
+        only where a server is on record.
+        """
+        super().load_state(state)
+        if self.orm_spawner is None or self.orm_spawner.server is None:
+            return
+        try:
+            runtime = GpuRuntime.of(self.user.settings)
+        except GpuWorkshopError as error:
+            self.log.error("No lease is taken up for %s: %s", self._log_name, error)
+            return
+        self.lease = runtime.allocator.ledger.of(self.user.name, self.name)
+        if self.lease is None and state:
+            self.log.warning(
+                "%s runs without a lease: the ledger has none for it. What it holds "
+                "counts as foreign until it is restarted.",
+                self._log_name,
+            )
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the spawner's state, with what the lease says (pure and cheap)."""
+        state: dict[str, Any] = super().get_state()
+        if self.lease is not None:
+            state[_STATE_KEY] = {
+                "lease_id": self.lease.id,
+                "share": self.lease.share,
+                "devices": list(self.lease.uuids),
+                "memory_bytes": sum(d.memory_bytes for d in self.lease.devices),
+            }
+        return state
+
+    async def run_post_stop_hook(self) -> None:
+        """Give the lease back once the server is really gone.
+
+        The hub calls this after every stop, failed starts and crashes included;
+        `clear_state` and `stop` are called at other times too, or not at all.
+        """
+        try:
+            await maybe_future(super().run_post_stop_hook())
+        finally:
+            await self._give_back()
+
+    async def _give_back(self) -> None:
+        lease = self.lease
+        if lease is None:
+            return
+        runtime = GpuRuntime.of(self.user.settings)
+        runtime.tokens.revoke(lease.id)
+        if await self.poll() is None:
+            runtime.allocator.quarantine(lease.id, "its server would not stop")
+            runtime.reconciler.soon()
+        else:
+            runtime.settle(lease.id, "its server has stopped")
+        self.lease = None
+
+    async def rename(self, old_name: str, new_name: str) -> None:
+        """Refuse to rename a server that holds a lease (JupyterHub 6)."""
+        if self.lease is not None:
+            raise RuntimeError(
+                f"Stop the server {old_name!r} before it is renamed: its GPU share is "
+                "held under that name."
+            )
+        await super().rename(old_name, new_name)
+
+    def attendee_uid(self) -> int | None:
+        """Return the Unix user that only this attendee's servers run as, or None."""
+        return None
+
+
+def _spawn_message(lease: Lease) -> str:
+    if lease.devices:
+        return f"Your share: {lease.share}, {describe(lease)}"
+    return f"Your server has no GPU: {lease.reason}"

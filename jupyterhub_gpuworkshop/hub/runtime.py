@@ -1,0 +1,285 @@
+"""GpuRuntime: everything that one hub has once, however many spawners it has.
+
+Owns the composition (ledger, allocator, link, records, tokens) and the loops. It
+decides nothing about placement and nothing about how a lease is applied.
+"""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from jupyterhub.utils import url_path_join
+from traitlets import Dict, Float, Unicode, Union
+from traitlets.config import LoggingConfigurable
+
+from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError, ShareRefused
+from jupyterhub_gpuworkshop.core.leases import Lease, LeaseState
+from jupyterhub_gpuworkshop.core.wire import ServerInfo
+from jupyterhub_gpuworkshop.machine.processes import boot_id
+from jupyterhub_gpuworkshop.workshop import Workshop
+
+from .allocator import Allocator
+from .ledger import DurableLedger, default_ledger_url
+from .link import HubLink
+from .look import look_once
+from .reconcile import Reconciler
+from .records import ServerRecords
+from .tokens import ServerTokens
+
+if TYPE_CHECKING:
+    from .mixin import GpuSpawnerMixin
+
+_SETTING = "gpuworkshop"
+_LOOK_AGAIN_SECONDS = 30.0
+
+
+class GpuRuntime(LoggingConfigurable):
+    """The hub's GPU side: one ledger, one allocator, one link."""
+
+    workshop = Union(
+        [Unicode(), Dict()],
+        help="""
+        The workshop file's path or content, set by `configure(c, workshop)`.
+
+        Empty means the defaults: five attendees a GPU, round-robin.
+
+        Example::
+
+            c.GpuRuntime.workshop = {"gpus": {"attendees_per_gpu": 4}}
+        """,
+    ).tag(config=True)
+
+    service_url = Unicode(
+        help="""
+        Where the hub reaches the GPU service, without the hub's base URL.
+
+        Empty means that there is no service: shares are granted by the ledger alone
+        and nothing is reclaimed.
+
+        Example::
+
+            c.GpuRuntime.service_url = "http://127.0.0.1:10110"
+        """,
+    ).tag(config=True)
+
+    link_secret = Unicode(
+        help="""
+        The secret that hub and GPU service share, made by `configure(c, workshop)`.
+
+        Example::
+
+            c.GpuRuntime.link_secret = secrets.token_hex(32)
+        """,
+    ).tag(config=True)
+
+    state_dir = Unicode(
+        help="""
+        The folder for the records of running servers, mode 0700.
+
+        Empty means `gpuworkshop-servers` in the hub's working directory. It must
+        outlive the hub and need not outlive the machine.
+
+        Example::
+
+            c.GpuRuntime.state_dir = "/run/gpuworkshop-servers"
+        """,
+    ).tag(config=True)
+
+    report_seconds = Float(
+        2.0,
+        min=0.1,
+        help="""
+        Seconds between two reports to the GPU service when nothing changes.
+
+        Changes are reported at once. At least 0.1.
+
+        Example::
+
+            c.GpuRuntime.report_seconds = 5
+        """,
+    ).tag(config=True)
+
+    reconcile_seconds = Float(
+        30.0,
+        min=0.1,
+        help="""
+        Seconds between two comparisons of the ledger with what really runs.
+
+        At least 0.1. One is made at start, too.
+
+        Example::
+
+            c.GpuRuntime.reconcile_seconds = 10
+        """,
+    ).tag(config=True)
+
+    @classmethod
+    def of(cls, settings: dict[str, Any]) -> "GpuRuntime":
+        """Return the runtime of the hub with these tornado settings."""
+        runtime = settings.get(_SETTING)
+        if runtime is None:
+            app = settings["app"]
+            runtime = settings[_SETTING] = cls(parent=app, app=app)
+        return cast("GpuRuntime", runtime)
+
+    def __init__(self, *, app: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.app = app
+        self.rules = Workshop.load(self.workshop or {})
+        self.starting: set[str] = set()
+        """Ids of the leases whose `Spawner.start` is under way."""
+        self.link: HubLink | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._first_look: asyncio.Task[None] | None = None
+        self._looked_at = 0.0
+        directory = self.state_dir or os.fspath(Path.cwd() / "gpuworkshop-servers")
+        self.records = ServerRecords(Path(directory))
+        self.allocator = Allocator(
+            self._open_ledger(),
+            self.rules,
+            boot_id=boot_id(),
+            clock=time.time,
+            log=self.log,
+            changed=self._changed,
+        )
+        self.tokens = ServerTokens(app.db)
+        self.reconciler = Reconciler(self)
+
+    def _open_ledger(self) -> DurableLedger:
+        url = self.rules.ledger_url
+        return DurableLedger(url or default_ledger_url(self.app.db_url, Path.cwd()))
+
+    def start(self) -> None:
+        """Start the loops, once."""
+        if self._tasks:
+            return
+        if self.service_url:
+            self.link = HubLink(
+                url_path_join(
+                    self.service_url,
+                    self.app.base_url,
+                    "services",
+                    self.rules.service.name,
+                    "link",
+                ),
+                self.link_secret,
+                allocator=self.allocator,
+                servers=self.servers,
+                interval_seconds=self.report_seconds,
+                log=self.log,
+            )
+            self._tasks.append(asyncio.ensure_future(self.link.run()))
+        self._tasks.append(asyncio.ensure_future(self.reconciler.run()))
+        self._first_look = asyncio.ensure_future(self._look())
+
+    async def _look(self) -> None:
+        self._looked_at = time.monotonic()
+        inventory = await look_once(self.rules)
+        if self.link is None or not self.link.is_up:
+            self.allocator.observe(inventory, ())
+            self.log.info(
+                "Looked for GPUs: %s",
+                f"{len(inventory.devices)} found"
+                if inventory.devices
+                else f"none ({inventory.problem or 'the driver reports no device'})",
+            )
+
+    async def inventory_is_known(self) -> None:
+        """Wait until somebody has looked for devices, a few seconds at most.
+
+        Where there were none and no service looks, look again now and then.
+        """
+        self.start()
+        nothing = not self.allocator.inventory.devices
+        away = self.link is None or not self.link.is_up
+        if nothing and away and self._first_look is not None:
+            since = time.monotonic() - self._looked_at
+            if self._first_look.done() and since > _LOOK_AGAIN_SECONDS:
+                self._first_look = asyncio.ensure_future(self._look())
+            await asyncio.shield(self._first_look)
+
+    def claim(self, spawner: "GpuSpawnerMixin", share: str | None) -> Lease:
+        """Grant a lease to a spawner that is about to start its server.
+
+        Raises:
+            ShareRefused: with a text for the attendee.
+        """
+        user, server = spawner.user.name, spawner.name
+        before = self.allocator.ledger.of(user, server)
+        if before is not None:
+            self.settle(before.id, "its server is started anew")
+        return self.allocator.claim(
+            user=user,
+            server=server,
+            groups=[group.name for group in spawner.user.groups],
+            share=share,
+        )
+
+    def settle(self, lease_id: str, reason: str) -> None:
+        """Release a lease whose server is gone, quarantine one whose server is not."""
+        self.tokens.revoke(lease_id)
+        process = self.records.living(lease_id)
+        if process is None:
+            self.allocator.release(lease_id, reason)
+            self.records.remove(lease_id)
+            return
+        self.allocator.quarantine(
+            lease_id, f"its server (pid {process.pid}) still runs: {reason}"
+        )
+        self.reconciler.soon()
+
+    def holders(self) -> dict[str, "GpuSpawnerMixin"]:
+        """Return the spawners that hold a lease, by lease id."""
+        return {
+            spawner.lease.id: spawner
+            for user in list(self.app.users.values())
+            for spawner in list(user.spawners.values())
+            if getattr(spawner, "lease", None) is not None
+        }
+
+    def servers(self) -> tuple[ServerInfo, ...]:
+        """Return the servers that run on an active lease."""
+        holders = self.holders()
+        found = []
+        for lease in self.allocator.ledger.leases.values():
+            spawner = holders.get(lease.id)
+            if spawner is None or not spawner.ready:
+                continue
+            if lease.state is not LeaseState.ACTIVE:
+                continue
+            process = self.records.read(lease.id)
+            found.append(
+                ServerInfo(
+                    lease_id=lease.id,
+                    user=lease.user,
+                    server=lease.server,
+                    url=url_path_join(spawner.server.url, "/"),
+                    token=self.tokens.of(lease, spawner),
+                    pid=process.pid if process else 0,
+                    started=process.started if process else 0,
+                    uid=spawner.attendee_uid(),
+                )
+            )
+        return tuple(found)
+
+    def _changed(self) -> None:
+        if self.link is not None:
+            self.link.poke()
+
+
+def runtime_or_refusal(settings: dict[str, Any]) -> GpuRuntime:
+    """Return the hub's runtime.
+
+    Raises:
+        ShareRefused: it cannot be had: a broken ledger, say. The log says why.
+    """
+    try:
+        return GpuRuntime.of(settings)
+    except GpuWorkshopError as error:
+        settings["app"].log.error("GPU shares are refused: %s", error)
+        raise ShareRefused(
+            "GPU shares cannot be granted: the hub's GPU ledger cannot be used. "
+            "Tell the organiser, who finds the reason in the hub's log."
+        ) from error

@@ -1,0 +1,228 @@
+"""configure(c, workshop): one call in jupyterhub_config.py.
+
+Owns what is set in the hub's configuration: spawner, service, link, roles and scopes.
+It adds to what is there and never replaces it.
+"""
+
+import asyncio
+import json
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jupyterhub.app import JupyterHub
+from traitlets.config import Config
+
+from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
+from jupyterhub_gpuworkshop.workshop import Workshop
+
+from .mixin import GpuSpawnerMixin
+from .runtime import GpuRuntime
+
+READ_SCOPE = "custom:gpuworkshop:read"
+ADMIN_SCOPE = "custom:gpuworkshop:admin"
+ORGANISER_ROLE = "gpuworkshop-organiser"
+
+_SPAWNERS = {
+    "default": "gpu-local",
+    "localprocess": "gpu-local",
+    "jupyterhub.spawner.LocalProcessSpawner": "gpu-local",
+    "simple": "gpu-simple",
+    "jupyterhub.spawner.SimpleLocalProcessSpawner": "gpu-simple",
+}
+"""Bare spawners, and the one of ours that does the same with GPU shares."""
+
+_HTTP_TIMEOUT_SECONDS = 120
+_START_TIMEOUT_SECONDS = 180
+"""A class that starts together on a small machine needs more than JupyterHub's 30 s:
+20 servers at once on 2 cores took 39.5 s (facts: jupyterhub 38)."""
+
+
+def configure(
+    c: Config, workshop: str | Path | Mapping[str, Any] | None = None
+) -> None:
+    """Share the hub's GPUs: call this at the end of jupyterhub_config.py.
+
+    Args:
+        c: the hub's configuration, as far as it is set.
+        workshop: the workshop file's path, or its content, or nothing for the
+            defaults.
+
+    Raises:
+        WorkshopFileError: a mistake in the workshop file, or a spawner class that
+            cannot take shares; the text says what to do.
+    """
+    source: str | dict[str, Any]
+    if isinstance(workshop, Mapping):
+        source = dict(workshop)
+    else:
+        source = os.fspath(Path(workshop).absolute()) if workshop else {}
+    rules = Workshop.load(source)
+    if "service_url" in c.GpuRuntime:
+        raise WorkshopFileError(
+            "configure(c, ...) was called twice: once is enough, at the end of "
+            "jupyterhub_config.py."
+        )
+    _set_spawner(c)
+    service_url, secret = _add_service(c, rules, source)
+    _add_roles(c, rules.service.name)
+    c.GpuRuntime.workshop = source
+    c.GpuRuntime.service_url = service_url
+    c.GpuRuntime.link_secret = secret
+    c.Spawner.setdefault("http_timeout", _HTTP_TIMEOUT_SECONDS)
+    c.Spawner.setdefault("start_timeout", _START_TIMEOUT_SECONDS)
+    _start_with_the_hub()
+
+
+def _set_spawner(c: Config) -> None:
+    chosen = c.JupyterHub.get("spawner_class", "default")
+    if isinstance(chosen, str):
+        chosen = _SPAWNERS.get(chosen, chosen)
+        if not chosen.startswith("gpu-"):
+            chosen = _import(chosen)
+    if isinstance(chosen, str) or issubclass(chosen, GpuSpawnerMixin):
+        c.JupyterHub.spawner_class = chosen
+        return
+    raise WorkshopFileError(
+        f"c.JupyterHub.spawner_class = {chosen.__name__} cannot take GPU shares. Put "
+        "the mixin in front of it:\n"
+        "    from jupyterhub_gpuworkshop.hub.mixin import GpuSpawnerMixin\n"
+        f"    class GpuSpawner(GpuSpawnerMixin, {chosen.__name__}):\n"
+        '        """With GPU shares."""\n'
+        "    c.JupyterHub.spawner_class = GpuSpawner"
+    )
+
+
+def _import(name: str) -> type:
+    """Return a spawner class by the name that JupyterHub would take."""
+    trait = JupyterHub.spawner_class
+    found = trait.load_entry_points().get(name.lower())
+    if found is not None:
+        return found.load()  # type: ignore[no-any-return]  # an entry point's object
+    return trait._resolve_string(name)  # type: ignore[no-any-return]
+
+
+def _add_service(
+    c: Config, rules: Workshop, source: str | dict[str, Any]
+) -> tuple[str, str]:
+    """Register the GPU service; return its URL and the link's secret."""
+    name = rules.service.name
+    url = rules.service.url or f"http://127.0.0.1:{rules.service.port}"
+    service: dict[str, Any] = {
+        "name": name,
+        "url": url,
+        "display": True,
+        "oauth_no_confirm": True,
+        # What the page asks of whoever logs in: nothing but who they are, and
+        # whether they organise.
+        "oauth_client_allowed_scopes": [READ_SCOPE, ADMIN_SCOPE, "admin-ui"],
+    }
+    if rules.service.managed:
+        secret = secrets.token_hex(32)
+        given = source if isinstance(source, str) else json.dumps(source)
+        service["command"] = [sys.executable, "-m", "jupyterhub_gpuworkshop", "service"]
+        service["environment"] = {
+            "GPUWORKSHOP_LINK_SECRET": secret,
+            "GPUWORKSHOP_WORKSHOP": given,
+        }
+    else:
+        kept = _kept_secrets(rules)
+        secret = kept["GPUWORKSHOP_LINK_SECRET"]
+        service["api_token"] = kept["JUPYTERHUB_API_TOKEN"]
+    c.JupyterHub.services = [*_listed(c, "services"), service]
+    return url, secret
+
+
+def _kept_secrets(rules: Workshop) -> dict[str, str]:
+    """Read, or make, the file of secrets that an external service reads too.
+
+    Its lines are ``NAME=value``, so that systemd's EnvironmentFile takes it.
+    """
+    path = Path(rules.service.secret_file or "gpuworkshop-service.env")
+    names = ("GPUWORKSHOP_LINK_SECRET", "JUPYTERHUB_API_TOKEN")
+    if not path.exists():
+        made = "".join(f"{name}={secrets.token_hex(32)}\n" for name in names)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with os.fdopen(os.open(path, flags, 0o600), "w") as file:
+            file.write(made)
+    kept = dict(
+        line.split("=", 1) for line in path.read_text().splitlines() if "=" in line
+    )
+    missing = [name for name in names if not kept.get(name)]
+    if missing:
+        raise WorkshopFileError(
+            f"service.secret_file: {path} lacks {' and '.join(missing)}. Remove the "
+            "file, and it is made anew; then restart the GPU service."
+        )
+    return kept
+
+
+def _add_roles(c: Config, service: str) -> None:
+    c.JupyterHub.custom_scopes = {
+        READ_SCOPE: {"description": "See one's own GPU share and the GPUs' totals"},
+        ADMIN_SCOPE: {
+            "description": "See and manage everybody's GPU use",
+            "subscopes": [READ_SCOPE],
+        },
+        **_mapped(c, "custom_scopes"),
+    }
+    access = f"access:services!service={service}"
+    roles = [dict(role) for role in _listed(c, "load_roles")]
+    user = next((role for role in roles if role.get("name") == "user"), None)
+    if user is None:
+        # The scopes that JupyterHub gives the role where nobody sets it.
+        user = {"name": "user", "scopes": ["self"]}
+        roles.append(user)
+    user["scopes"] = [*user.get("scopes", ["self"]), READ_SCOPE, access]
+    if not any(role.get("name") == ORGANISER_ROLE for role in roles):
+        roles.append(
+            {
+                "name": ORGANISER_ROLE,
+                "description": "Organisers of the workshop who are not hub admins",
+                "scopes": [ADMIN_SCOPE, access],
+            }
+        )
+    c.JupyterHub.load_roles = roles
+
+
+def _listed(c: Config, name: str) -> list[Any]:
+    """Return a list trait as far as it is set, ``c.X.append(...)`` included."""
+    value = c.JupyterHub.get(name, [])
+    return list(value if isinstance(value, (list, tuple)) else value.get_value([]))
+
+
+def _mapped(c: Config, name: str) -> dict[str, Any]:
+    value = c.JupyterHub.get(name, {})
+    return dict(value if isinstance(value, Mapping) else value.get_value({}))
+
+
+def _start_with_the_hub() -> None:
+    """Start the runtime when the hub listens, not only at the first spawn.
+
+    The configuration is loaded on the hub's own running loop. Elsewhere (``jupyterhub
+    token``, a test) there is none, and the first spawn starts the runtime.
+    """
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    if JupyterHub.initialized():
+        task = loop.create_task(_start_when_it_listens(JupyterHub.instance()))
+        _TASKS.add(task)
+        task.add_done_callback(_TASKS.discard)
+
+
+_TASKS: set["asyncio.Task[None]"] = set()
+"""A loop keeps only weak references to its tasks."""
+
+
+async def _start_when_it_listens(app: Any) -> None:
+    while app.http_server is None:  # noqa: ASYNC110  # the hub has no event for it
+        await asyncio.sleep(0.1)
+    try:
+        GpuRuntime.of(app.tornado_settings).start()
+    except Exception:
+        app.log.exception("GPU shares cannot be granted until this is mended")

@@ -1,0 +1,80 @@
+"""Servers as processes of the hub's host: a lease is an environment, no more.
+
+Owns what is particular to local processes: a record of each server's process that
+survives a kill -9 of the hub, and process ids that are believed only with their start
+time.
+"""
+
+import pwd
+from collections.abc import Callable
+from typing import Any
+
+from jupyterhub.spawner import LocalProcessSpawner, SimpleLocalProcessSpawner
+
+from jupyterhub_gpuworkshop.hub.mixin import GpuSpawnerMixin
+from jupyterhub_gpuworkshop.hub.runtime import GpuRuntime
+
+
+class _LocalLease(GpuSpawnerMixin):
+    """What both local spawners add to the mixin."""
+
+    def make_preexec_fn(self, name: str) -> Callable[[], None]:
+        """Let the child write its own record before it becomes the attendee."""
+        inner = super().make_preexec_fn(name)
+        if self.lease is None:
+            return inner
+        record = GpuRuntime.of(self.user.settings).records.writer(self.lease.id)
+
+        def preexec() -> None:
+            record()
+            if inner is not None:
+                inner()
+
+        return preexec
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up the process, if the number still means the same process."""
+        super().load_state(state)
+        if self.pid and self._is_another_process():
+            self.log.warning(
+                "Process %d is no longer the server of %s", self.pid, self._log_name
+            )
+            self.pid = 0
+
+    async def poll(self) -> int | None:
+        """Return None while the server runs; a reused process id is not the server."""
+        if self.proc is None and self.pid and self._is_another_process():
+            self.clear_state()
+            return 0
+        return await super().poll()
+
+    def _is_another_process(self) -> bool:
+        """Whether the record says that `pid` now belongs to somebody else."""
+        if self.lease is None:
+            return False
+        runtime = GpuRuntime.of(self.user.settings)
+        if self.lease.boot_id != runtime.reconciler.boot_id:
+            return True
+        return (
+            runtime.records.read(self.lease.id) is not None
+            and runtime.records.living(self.lease.id) is None
+        )
+
+
+class GpuLocalSpawner(_LocalLease, LocalProcessSpawner):
+    """LocalProcessSpawner with GPU shares: each attendee is a Unix user."""
+
+    def attendee_uid(self) -> int | None:
+        """Return the Unix user of this attendee."""
+        try:
+            uid = pwd.getpwnam(self.user.name).pw_uid
+        except KeyError:
+            return None
+        return uid or None
+
+
+class GpuSimpleSpawner(_LocalLease, SimpleLocalProcessSpawner):
+    """SimpleLocalProcessSpawner with GPU shares: all run as the hub's user.
+
+    For demos and rehearsals: attendees can reach each other's files and processes.
+    """

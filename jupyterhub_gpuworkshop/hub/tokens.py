@@ -1,0 +1,50 @@
+"""One token for each server, good for that server and nothing else, anywhere.
+
+Owns the tokens with which the service calls attendees' servers. A server runs as its
+attendee, who reads every header that it gets (design, rule 7).
+"""
+
+from typing import Any
+
+from jupyterhub import orm
+
+from jupyterhub_gpuworkshop.core.leases import Lease
+
+_NOTE = "Server at {url}, read by the GPU service (gpuworkshop)"
+"""JupyterHub takes the use of a token for its owner's activity unless the note begins
+``Server at `` (handlers/base.py)."""
+_MARK = "%read by the GPU service (gpuworkshop)"
+
+
+class ServerTokens:
+    """Hands out and revokes them; they are kept in memory only."""
+
+    def __init__(self, db: Any) -> None:
+        self._db = db
+        self._by_lease: dict[str, str] = {}
+        # Those of an earlier life of the hub, which nobody can use any more.
+        for token in db.query(orm.APIToken).filter(orm.APIToken.note.like(_MARK)):
+            db.delete(token)
+        db.commit()
+
+    def of(self, lease: Lease, spawner: Any) -> str:
+        """Return the token of a lease's server, made at the first call."""
+        token = self._by_lease.get(lease.id)
+        if token is None:
+            user = spawner.user
+            token = str(
+                user.new_api_token(
+                    note=_NOTE.format(url=spawner.server.base_url),
+                    scopes=[f"access:servers!server={user.name}/{spawner.name}"],
+                )
+            )
+            self._by_lease[lease.id] = token
+        return token
+
+    def revoke(self, lease_id: str) -> None:
+        """Make a lease's token void; one that never was does no harm."""
+        token = self._by_lease.pop(lease_id, None)
+        found = orm.APIToken.find(self._db, token) if token else None
+        if found is not None:
+            self._db.delete(found)
+            self._db.commit()
