@@ -61,8 +61,13 @@ def read_processes(*, with_details: bool = False) -> dict[int, ProcessFacts]:
     return found
 
 
-def read_process(pid: int) -> ProcessFacts | None:
-    """Read one process in full; None where there is none, or only a zombie."""
+def read_process(pid: int, *, with_details: bool = True) -> ProcessFacts | None:
+    """Read one process; None where there is none, or only a zombie.
+
+    Args:
+        pid: in this PID namespace.
+        with_details: read cgroup and command too.
+    """
     try:
         uid = Path(f"/proc/{pid}").stat().st_uid
     except OSError:
@@ -70,7 +75,8 @@ def read_process(pid: int) -> ProcessFacts | None:
     stat = _read_stat(pid)
     if stat is None or not stat.alive:
         return None
-    return describe(_facts(pid, uid, stat))
+    facts = _facts(pid, uid, stat)
+    return describe(facts) if with_details else facts
 
 
 def describe(facts: ProcessFacts) -> ProcessFacts:

@@ -325,7 +325,7 @@ def _read_limit() -> int | None:
     text = os.environ.get("GPUWORKSHOP_MEMORY_LIMIT_BYTES", "").strip()
     if not text:
         return None
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         raise SimulationError(
             f"GPUWORKSHOP_MEMORY_LIMIT_BYTES is {text!r}: write a number of bytes."
         )

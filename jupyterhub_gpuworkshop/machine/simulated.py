@@ -1,0 +1,320 @@
+"""Simulated GPUs: a supported source, for the demo, rehearsals and tests.
+
+Owns making the devices of a simulation and reading what processes do with them. The
+processes do it through `notebook.simcuda`; the format of the folder between the two
+is written down in `notebook.simstate`, and neither side imports the other.
+"""
+
+import binascii
+import hashlib
+import json
+import os
+import re
+import stat
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, TypeGuard
+
+from jupyterhub_gpuworkshop.core.devices import Device, Inventory
+from jupyterhub_gpuworkshop.core.errors import SourceError, SourceUnavailable
+from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, ProcessUse
+
+from .processes import read_process
+
+_VERSION = 1
+_RECORD_NAME = re.compile(r"(\d{1,10})-(\d{1,20})-[0-9a-f]{16}\.json")
+_RECORD_BYTES = 256 * 1024
+_READ_ATTEMPTS = 20
+
+_BusyTotals: TypeAlias = dict[tuple[str, str], float]
+"""By the record's name and the device: busy seconds from the process's start on."""
+
+
+def create_devices(
+    state_dir: Path,
+    count: int,
+    memory_bytes: int,
+    *,
+    name: str = "Simulated GPU",
+    reserved_bytes: int = 0,
+    seed: int | str | None = None,
+) -> tuple[Device, ...]:
+    """Make a simulation's folder, or give the one that is there new devices.
+
+    Args:
+        state_dir: the folder, for GPUWORKSHOP_SIMULATED_GPUS in servers.
+        count: how many devices.
+        memory_bytes: of each.
+        name: the product name of each.
+        reserved_bytes: what no process gets of each, as a driver keeps some.
+        seed: the same seed gives the same UUIDs; without one they are random.
+
+    Returns:
+        The devices, as `SimulatedSource.inventory` will list them.
+
+    Raises:
+        SourceError: the folder belongs to somebody else, who could then play tricks.
+    """
+    state_dir.mkdir(parents=True, exist_ok=True)
+    if state_dir.stat().st_uid != os.geteuid():
+        raise SourceError(
+            f"{state_dir} belongs to another user: choose a folder of your own for "
+            "the simulated GPUs."
+        )
+    state_dir.chmod(0o1777)  # every attendee's processes write here, each its own
+    lock = state_dir / "lock"
+    lock.touch()
+    lock.chmod(0o444)  # flock needs no right to write
+    content = {
+        "version": _VERSION,
+        "devices": [
+            {
+                "uuid": _device_uuid(seed, index),
+                "name": name,
+                "memory_bytes": memory_bytes,
+                "reserved_bytes": reserved_bytes,
+            }
+            for index in range(count)
+        ],
+    }
+    new = state_dir / f"devices.{os.urandom(8).hex()}"
+    new.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    new.chmod(0o644)
+    new.replace(state_dir / "devices.json")
+    return _read_devices(state_dir)
+
+
+class SimulatedSource:
+    """The `DeviceSource` of simulated GPUs.
+
+    It takes no lock, so that no process can hold it up. What a process did that
+    ended since the previous sample is not counted.
+
+    Args:
+        state_dir: the folder that `create_devices` made.
+        clock: CLOCK_MONOTONIC, which the processes stamp with.
+    """
+
+    def __init__(
+        self, state_dir: Path, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._state_dir = state_dir
+        self._clock = clock
+        self._sampled_at: float | None = None
+        self._busy: _BusyTotals = {}
+
+    def inventory(self) -> Inventory:
+        """Return what exists.
+
+        Raises:
+            SourceUnavailable: the folder is not there, or cannot be read.
+        """
+        return Inventory(
+            devices=_read_devices(self._state_dir),
+            taken_at=time.time(),
+            source="simulated",
+        )
+
+    def sample(self) -> tuple[DeviceSample, ...]:
+        """Return one reading of each device, and remove what dead processes left.
+
+        Utilisation covers the time since the previous call; the first call has none
+        to tell and says None.
+
+        Raises:
+            SourceUnavailable: the folder is not there, or cannot be read.
+        """
+        devices = _read_devices(self._state_dir)
+        now = self._clock()
+        try:
+            records = list(_read_records(self._state_dir))
+        except OSError as error:
+            raise SourceUnavailable(
+                f"Cannot read the simulated GPUs in {self._state_dir}: {error}"
+            ) from error
+        busy = {
+            (record.name, device.uuid): record.busy_seconds(device.uuid, now)
+            for device in devices
+            for record in records
+            if device.uuid in record.uses
+        }
+        seconds = None if self._sampled_at is None else now - self._sampled_at
+        samples = tuple(
+            _sample_device(device, records, self._rates(device, busy, seconds))
+            for device in devices
+        )
+        self._busy, self._sampled_at = busy, now
+        return samples
+
+    def close(self) -> None:
+        """Forget the previous sample."""
+        self._busy, self._sampled_at = {}, None
+
+    def _rates(
+        self, device: Device, busy: _BusyTotals, seconds: float | None
+    ) -> dict[str, float] | None:
+        """Return each record's share of the device's time; None where unknown."""
+        if seconds is None or seconds <= 0:
+            return None
+        # Who had no record at the previous sample had not been busy before it.
+        return {
+            name: _between_0_and_1(
+                (total - self._busy.get((name, of_device), 0.0)) / seconds
+            )
+            for (name, of_device), total in busy.items()
+            if of_device == device.uuid
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    """What a living process says of itself, of which nothing is taken on trust."""
+
+    name: str
+    pid: int
+    uses: Mapping[str, Any]
+
+    def memory_bytes(self, device: str) -> int:
+        size = self._get(device, "memory_bytes")
+        return size if type(size) is int and size > 0 else 0
+
+    def is_busy(self, device: str) -> bool:
+        return _is_number(self._get(device, "busy_since"))
+
+    def busy_seconds(self, device: str, now: float) -> float:
+        past, since = self._get(device, "busy_seconds"), self._get(device, "busy_since")
+        return (float(past) if _is_number(past) else 0.0) + (
+            max(0.0, now - since) if _is_number(since) else 0.0
+        )
+
+    def _get(self, device: str, key: str) -> Any:
+        use = self.uses.get(device)
+        return use.get(key) if isinstance(use, dict) else None
+
+
+def _sample_device(
+    device: Device, records: list[_Record], rates: dict[str, float] | None
+) -> DeviceSample:
+    usable_bytes = device.memory_bytes - device.reserved_bytes
+    memory: dict[int, int] = {}
+    utilisation: dict[int, float] = {}
+    for record in records:
+        held = min(record.memory_bytes(device.uuid), usable_bytes)
+        rate = rates.get(record.name, 0.0) if rates is not None else 0.0
+        if held or rate or record.is_busy(device.uuid):
+            memory[record.pid] = memory.get(record.pid, 0) + held
+            utilisation[record.pid] = utilisation.get(record.pid, 0.0) + rate
+    used_bytes = min(sum(memory.values()), usable_bytes)
+    known = rates is not None
+    return DeviceSample(
+        uuid=device.uuid,
+        memory_total_bytes=device.memory_bytes,
+        memory_used_bytes=used_bytes,
+        memory_free_bytes=usable_bytes - used_bytes,
+        utilisation=_between_0_and_1(sum(utilisation.values())) if known else None,
+        processes=tuple(
+            ProcessUse(
+                pid=pid,
+                memory_bytes=memory[pid],
+                utilisation=_between_0_and_1(utilisation[pid]) if known else None,
+            )
+            for pid in sorted(memory)
+        ),
+    )
+
+
+def _read_records(state_dir: Path) -> Iterator[_Record]:
+    with os.scandir(state_dir) as entries:
+        for entry in entries:
+            match = _RECORD_NAME.fullmatch(entry.name)
+            if match is None:
+                continue
+            pid, path = int(match[1]), Path(entry.path)
+            process = read_process(pid, with_details=False)
+            if process is None or process.started != int(match[2]):
+                _remove(path)
+                continue
+            uses = _read_record(path, owner=process.uid)
+            if uses:
+                yield _Record(name=entry.name, pid=pid, uses=uses)
+
+
+def _read_record(path: Path, owner: int) -> Mapping[str, Any]:
+    """Return the uses by device; nothing where the record does not count.
+
+    Any attendee may put anything in the folder: links, pipes, nonsense.
+    """
+    for _ in range(_READ_ATTEMPTS):
+        try:
+            descriptor = os.open(
+                path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            )
+        except OSError:
+            return {}
+        try:
+            facts = os.fstat(descriptor)
+            if facts.st_uid != owner or not stat.S_ISREG(facts.st_mode):
+                return {}
+            head, _, body = os.read(descriptor, _RECORD_BYTES).partition(b"\n")
+        finally:
+            os.close(descriptor)
+        if head == b"%08x" % binascii.crc32(body):
+            break
+    else:
+        return {}
+    try:
+        record = json.loads(body)
+        uses = record["devices"] if record["name"] == path.name else {}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return uses if isinstance(uses, dict) else {}
+
+
+def _read_devices(state_dir: Path) -> tuple[Device, ...]:
+    path = state_dir / "devices.json"
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if content["version"] != _VERSION:
+            raise ValueError(f"its version is {content['version']}, not {_VERSION}")
+        return tuple(
+            Device(
+                uuid=str(device["uuid"]),
+                label=str(index),
+                name=str(device["name"]),
+                memory_bytes=int(device["memory_bytes"]),
+                reserved_bytes=int(device["reserved_bytes"]),
+            )
+            for index, device in enumerate(content["devices"])
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceUnavailable(
+            f"Cannot read the simulated GPUs from {path}: {error}. Is "
+            "GPUWORKSHOP_SIMULATED_GPUS the folder that was made for them?"
+        ) from error
+
+
+def _device_uuid(seed: int | str | None, index: int) -> str:
+    if seed is None:
+        return f"GPU-{uuid.uuid4()}"
+    digest = hashlib.sha256(f"{seed}:{index}".encode()).digest()
+    return f"GPU-{uuid.UUID(bytes=digest[:16], version=4)}"
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    # No number of seconds is beyond this; an int may be too great for a float.
+    return isinstance(value, (int, float)) and abs(value) < 1e15
+
+
+def _between_0_and_1(value: float) -> float:
+    return min(1.0, max(0.0, value))
+
+
+def _remove(path: Path) -> None:
+    # Who may not remove it leaves it to its owner, or to the folder's.
+    try:
+        path.unlink()
+    except OSError:
+        return
