@@ -1,0 +1,92 @@
+"""The organiser's rules, read again when the workshop file changes.
+
+Owns which workshop file is in force. A broken edit leaves the last good one in force,
+and says so.
+"""
+
+import json
+import logging
+from pathlib import Path
+
+from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
+from jupyterhub_gpuworkshop.core.reclaim import Action, IdleRules
+from jupyterhub_gpuworkshop.workshop import Workshop
+
+_Stamp = tuple[int, int, int]
+
+
+class Rules:
+    """The workshop, as it stands now.
+
+    Args:
+        source: the path of the workshop file, or its content as a JSON object.
+        log: where changes go.
+
+    Attributes:
+        workshop: what is in force.
+        problem: why a newer edit is not, in a sentence; else empty.
+
+    Raises:
+        WorkshopFileError: there is nothing good to begin with.
+    """
+
+    def __init__(
+        self, source: str, log: logging.Logger | logging.LoggerAdapter[logging.Logger]
+    ) -> None:
+        self._log = log
+        self._path: Path | None = None
+        self._stamp: _Stamp | None = None
+        self.problem = ""
+        if source.lstrip().startswith("{"):
+            try:
+                self.workshop = Workshop.load(json.loads(source))
+            except ValueError as error:
+                raise WorkshopFileError(
+                    f"GPUWORKSHOP_WORKSHOP is neither a path nor JSON: {error}"
+                ) from None
+        elif source:
+            self._path = Path(source)
+            self._stamp = _stamp(self._path)
+            self.workshop = Workshop.load(self._path)
+        else:
+            self.workshop = Workshop.load({})
+
+    def refresh(self) -> None:
+        """Read the file again where it has changed."""
+        if self._path is None:
+            return
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self.workshop = Workshop.load(self._path)
+        except WorkshopFileError as error:
+            self.problem = f"The workshop file's last good version is in force: {error}"
+            self._log.error("%s", self.problem)
+        else:
+            self.problem = ""
+            self._log.info("The workshop file was read again")
+
+    def idle(self) -> IdleRules:
+        """Return the rules of reclaim that are in force."""
+        idle, monitor = self.workshop.idle, self.workshop.monitor
+        return IdleRules(
+            needed_after_seconds=idle.needed_after,
+            after_seconds=idle.after,
+            min_memory_bytes=idle.min_memory,
+            max_cpu=idle.max_cpu,
+            action=Action(idle.action),
+            dry_run=idle.dry_run,
+            # One slow round is no gap; two lost ones are.
+            max_gap_seconds=3 * monitor.interval + 2 * monitor.timeout,
+        )
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    """Return what tells one version of a file from the next; None without a file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_mtime_ns, status.st_size, status.st_ino)
