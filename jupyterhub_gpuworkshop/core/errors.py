@@ -12,6 +12,8 @@
     ├── SourceError                 the devices cannot be read now
     │   ├── SourceUnavailable       ... no driver, no library, no permission
     │   └── SourceLost              ... the driver went away: try again from the start
+    ├── CallHangs                   a blocking call has not come back
+    ├── ServerError                 an attendee's server answers wrongly, or not at all
     ├── LinkError                   hub and service cannot talk
     └── DemoError                   the demo cannot run
 
@@ -57,6 +59,14 @@ class SourceUnavailable(SourceError):
 
 class SourceLost(SourceError):
     """The driver went away under us: shut down and start again."""
+
+
+class CallHangs(GpuWorkshopError):
+    """A blocking call has not come back; nothing more is asked until it does."""
+
+
+class ServerError(GpuWorkshopError):
+    """An attendee's server answers wrongly, or not at all: it is unknown."""
 
 
 class LinkError(GpuWorkshopError):
