@@ -196,7 +196,9 @@ class Snapshot:
         holders: every process that holds memory.
         leases: as the hub last reported them.
         uses: one for each lease.
-        kernels: one for each kernel of every server that answers.
+        kernels: one for each kernel of every server; those of a server that does
+            not answer are unknown.
+        needed: somebody was refused a share, or a device is short of memory.
         problems: what is unknown just now and why, in sentences for organisers.
     """
 
@@ -207,4 +209,5 @@ class Snapshot:
     leases: tuple[Lease, ...] = ()
     uses: tuple[LeaseUse, ...] = ()
     kernels: tuple[KernelView, ...] = ()
+    needed: bool = False
     problems: tuple[str, ...] = ()
