@@ -41,6 +41,11 @@ class Device:
         """
         return max(0, self.memory_bytes - max(keep_free_bytes, self.reserved_bytes))
 
+    def capacity_bytes(self, keep_free_bytes: int, oversubscribe: float) -> int:
+        """Return what may be promised: the shareable memory, so many times."""
+        # Rounded, for 2.3 times 10 GB is a byte short of 23 GB in floating point.
+        return round(self.shareable_bytes(keep_free_bytes) * oversubscribe)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:

@@ -13,9 +13,10 @@ from .devices import Device
 from .errors import ShareError, UnitError
 from .units import format_size, parse_size
 
-_FRACTION = re.compile(r"(\d+)\s*/\s*(\d+)")
-_WHOLE = re.compile(r"(\d+)\s*(?:whole\s+)?(?:gpus?|devices?)", re.IGNORECASE)
+_FRACTION = re.compile(r"(\d{1,9})\s*/\s*(\d{1,9})")
+_WHOLE = re.compile(r"(\d{1,9})\s*(?:whole\s+)?(?:gpus?|devices?)", re.IGNORECASE)
 _MOST_DEVICES = 1024
+_MOST_BYTES = 10**18
 _SMALLEST = 1000
 
 
@@ -78,7 +79,7 @@ class Share:
             memory_bytes = parse_size(text)
         except UnitError:
             memory_bytes = -1
-        if memory_bytes > 0:
+        if 0 < memory_bytes < _MOST_BYTES:
             return cls(kind=ShareKind.MEMORY, memory_bytes=memory_bytes)
         raise ShareError(
             f"{text!r} is not a share. Write a part of a GPU (1/5), an amount of its "
@@ -111,7 +112,7 @@ class Share:
             return shareable
         if self.kind is ShareKind.MEMORY:
             return self.memory_bytes
-        return int(shareable * self.fraction)
+        return shareable * self.fraction.numerator // self.fraction.denominator
 
     def __str__(self) -> str:
         """Write the share so that `parse` reads it again."""

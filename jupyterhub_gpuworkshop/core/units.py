@@ -4,6 +4,7 @@ Owns the two notations that the workshop file, the command line and messages sha
 """
 
 import re
+from fractions import Fraction
 
 from .errors import UnitError
 
@@ -28,7 +29,9 @@ _SIZE_UNITS = {
     "gb": 1000**3,
     "tb": 1000**4,
 }
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*")
+# The length is bounded: attendees may send sizes too, and no GPU needs more digits.
+_NUMBER = r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([a-zA-Z]+)\s*"
+_SIZE = re.compile(_NUMBER)
 
 _DURATION_UNITS = {
     "s": 1,
@@ -46,7 +49,7 @@ _DURATION_UNITS = {
     "day": 86400,
     "days": 86400,
 }
-_DURATION_PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*")
+_DURATION_PART = re.compile(_NUMBER)
 
 
 def parse_size(text: str) -> int:
@@ -62,7 +65,7 @@ def parse_size(text: str) -> int:
     factor = _SIZE_UNITS.get(match[2].lower()) if match else None
     if match is None or factor is None:
         raise UnitError(f"{text!r} is not a size. Write for example 8GiB or 512MiB.")
-    return int(float(match[1]) * factor)
+    return int(Fraction(match[1]) * factor)
 
 
 def format_size(size_bytes: int) -> str:

@@ -1,0 +1,168 @@
+"""The `gpuworkshop` command: arguments only.
+
+What a command does is in `tools` and `service`, imported when it runs: `--help` stays
+quick, and one command's missing extra does not break another.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jupyterhub_gpuworkshop import __version__
+from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError, UnitError
+from jupyterhub_gpuworkshop.core.units import parse_duration, parse_size
+
+
+class _Commands(click.Group):
+    """Commands whose expected errors are a sentence on stderr and exit status 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GpuWorkshopError as error:
+            raise click.ClickException(str(error)) from error
+
+
+_Callback = Callable[[click.Context, click.Parameter, str | None], float | None]
+
+
+def _with_unit(parse: Callable[[str], float]) -> _Callback:
+    """Return a callback that reads an option's size or duration."""
+
+    def read(
+        ctx: click.Context, param: click.Parameter, text: str | None
+    ) -> float | None:
+        if text is None:
+            return None
+        try:
+            number = parse(text)
+        except UnitError as error:
+            raise click.BadParameter(str(error), ctx, param) from None
+        if number <= 0:
+            raise click.BadParameter(f"{text!r} is too small.", ctx, param)
+        return number
+
+    return read
+
+
+_size_option = partial(click.option, metavar="SIZE", callback=_with_unit(parse_size))
+_duration_option = partial(
+    click.option, metavar="DURATION", callback=_with_unit(parse_duration)
+)
+_COUNT = click.IntRange(min=1, max=1024)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gpuworkshop")
+def main() -> None:
+    """Share a server's GPUs fairly among the attendees of a JupyterHub workshop."""
+
+
+@main.command()
+@click.argument(
+    "file",
+    required=False,
+    default="-",
+    type=click.Path(path_type=Path),
+)
+@click.option("--gpus", type=_COUNT, help="Plan for so many GPUs, not for those here.")
+@_size_option("--gpu-memory", help="Memory of each planned GPU, such as 16GiB.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def check(
+    ctx: click.Context,
+    file: Path,
+    gpus: int | None,
+    gpu_memory: int | None,
+    as_json: bool,
+) -> None:
+    """Print the sum before the day: GPUs, shares, and whether it is enough.
+
+    FILE is the workshop file; without it, or with -, every key has its default. Exit
+    status: 0 enough, 1 not enough or a mistake.
+    """
+    from jupyterhub_gpuworkshop.tools.check import CheckOptions, run
+
+    if (gpus is None) != (gpu_memory is None):
+        raise click.UsageError(
+            "--gpus and --gpu-memory belong together: --gpus 4 --gpu-memory 16GiB."
+        )
+    options = CheckOptions(
+        workshop_file=None if str(file) == "-" else file,
+        gpus=gpus,
+        gpu_memory_bytes=gpu_memory or 0,
+        json=as_json,
+    )
+    ctx.exit(run(options))
+
+
+@main.command()
+@click.option("--gpus", type=_COUNT, default=4, help="Simulated GPUs.")
+@_size_option("--gpu-memory", default="16GiB", help="Memory of each.")
+@click.option(
+    "--attendees",
+    type=click.IntRange(0, 1000),
+    default=8,
+    help="Robot attendees; 0 leaves the room to you.",
+)
+@click.option(
+    "--attendees-per-gpu",
+    type=click.IntRange(1, 1000),
+    default=5,
+    help="Into how many shares each GPU is cut.",
+)
+@_duration_option(
+    "--idle-timeout",
+    default="60s",
+    help="After how long a forgotten kernel is reclaimed.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=8000,
+    help="Where the hub listens on 127.0.0.1.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--seed", type=int, help="Makes the robots' plans repeatable.")
+@click.pass_context
+def demo(
+    ctx: click.Context,
+    gpus: int,
+    gpu_memory: int,
+    attendees: int,
+    attendees_per_gpu: int,
+    idle_timeout: float,
+    port: int,
+    as_json: bool,
+    seed: int | None,
+) -> None:
+    """Watch a GPU workshop happen on this machine, with simulated GPUs."""
+    from jupyterhub_gpuworkshop.tools.demo import run
+    from jupyterhub_gpuworkshop.tools.demo.options import DemoOptions
+
+    options = DemoOptions(
+        gpus=gpus,
+        gpu_memory_bytes=gpu_memory,
+        attendees=attendees,
+        attendees_per_gpu=attendees_per_gpu,
+        idle_timeout_seconds=idle_timeout,
+        port=port,
+        json=as_json,
+        seed=seed,
+    )
+    ctx.exit(run(options))
+
+
+@main.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def service(arguments: tuple[str, ...]) -> None:
+    """Run the GPU service; `service --help-all` lists its own options."""
+    from jupyterhub_gpuworkshop.service.app import GpuService
+
+    GpuService.launch_instance(list(arguments))
