@@ -5,7 +5,7 @@ the same share, inventory, ledger and observations give the same answer.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from .devices import Device, Inventory
@@ -15,6 +15,7 @@ from .units import format_size
 from .wire import DeviceUse
 
 _WHAT_TO_DO = "Try again when somebody has stopped their server, or ask the organiser."
+_NOTHING_TO_WAIT_FOR = "Ask the organiser."
 
 
 class Policy(str, Enum):
@@ -67,11 +68,11 @@ class _Room:
 
     device: Device
     position: int
+    shares: dict[str, int] = field(default_factory=dict)
     leases: int = 0
     promised_bytes: int = 0
-    unused_bytes: int = 0
     exclusive: bool = False
-    free_bytes: float = 0.0
+    free_bytes: int = 0
     blame: str = ""
     who: str = ""
 
@@ -83,6 +84,7 @@ class _Obstacle:
     reason: str
     detail: str = ""
     full: bool = False
+    lasting: bool = False
 
 
 def is_excluded(device: Device, exclude: Collection[str]) -> bool:
@@ -90,11 +92,12 @@ def is_excluded(device: Device, exclude: Collection[str]) -> bool:
 
     A MIG slice is excluded with the GPU that it is cut from.
     """
+    labels = (device.label, device.label.split(":")[0])
+    uuids = (device.uuid, device.parent_uuid or "")
     return any(
-        device.label == name
-        or device.label.split(":")[0] == name
-        or (len(name) > 4 and device.uuid.startswith(name))
-        or (device.parent_uuid is not None and device.parent_uuid == name)
+        name in labels
+        # "GPU-" and "MIG-" begin every UUID and name none.
+        or (len(name) > 4 and any(uuid.startswith(name) for uuid in uuids))
         for name in exclude
     )
 
@@ -161,50 +164,77 @@ def _rooms(
     uses: Mapping[str, DeviceUse],
     rules: PlacementRules,
 ) -> list[_Room]:
-    """Add up, in one pass over the ledger, what stands on each device."""
+    """Add up, in one pass over the ledger, what stands on each device.
+
+    A GPU that is cut into MIG slices is left out: its memory is theirs.
+    """
+    cut = {device.parent_uuid for device in inventory.devices}
     rooms = {
         device.uuid: _Room(device, position)
         for position, device in enumerate(inventory.devices)
+        if device.uuid not in cut
     }
-    over: dict[str, list[str]] = {}
     for lease in ledger.leases.values():
         for part in lease.devices:
             room = rooms.get(part.uuid)
             if room is None:
                 continue
-            use = uses.get(part.uuid)
-            used = use.by_lease.get(lease.id, 0) if use is not None else 0
-            room.leases += 1
-            room.promised_bytes += part.memory_bytes
-            room.unused_bytes += max(0, part.memory_bytes - used)
-            room.exclusive = room.exclusive or lease.exclusive
-            if used > part.memory_bytes:
-                over.setdefault(part.uuid, []).append(lease.owner)
+            room.shares[lease.id] = part.memory_bytes
+            if lease.exclusive:
+                room.exclusive = True
     for uuid, room in rooms.items():
+        room.leases = len(room.shares)
+        room.promised_bytes = sum(room.shares.values())
         use = uses.get(uuid)
-        room.free_bytes = _free(room, use, ledger, rules)
-        if use is not None:
-            room.blame, room.who = _who_is_in_the_way(use, over.get(uuid, []))
+        if use is None:
+            room.free_bytes = _capacity(room.device, rules) - room.promised_bytes
+        else:
+            _observe(room, use, ledger, rules)
     return list(rooms.values())
 
 
-def _free(
-    room: _Room, use: DeviceUse | None, ledger: Ledger, rules: PlacementRules
-) -> float:
-    """Return what an arrival could really get, in bytes.
+def _capacity(device: Device, rules: PlacementRules) -> int:
+    """Return what may be promised on a device, in bytes."""
+    # Rounded, for 2.3 times 10 GB is a byte short of 23 GB in floating point.
+    return round(device.shareable_bytes(rules.keep_free_bytes) * rules.oversubscribe)
+
+
+def _observe(
+    room: _Room, use: DeviceUse, ledger: Ledger, rules: PlacementRules
+) -> None:
+    """Work out what an arrival could really get, and who takes what is not theirs.
 
     That is the free memory observed, less what the device's leases have not used
     yet. A lease that was released since the observation gives back what it used.
     """
-    if use is None:
-        shareable = room.device.shareable_bytes(rules.keep_free_bytes)
-        return shareable * rules.oversubscribe - room.promised_bytes
-    given_back = sum(n for x, n in use.by_lease.items() if x not in ledger.leases)
+    device = room.device
+    outside = sum(n for _, n in use.in_the_way)
+    held = covered = given_back = 0
+    over: list[str] = []
+    for lease_id, used in use.by_lease.items():
+        if lease_id not in ledger.leases:
+            given_back += used
+            continue
+        share = room.shares.get(lease_id, 0)
+        held += used
+        if used > share:
+            covered += share
+            over.append(ledger.leases[lease_id].owner)
+        else:
+            covered += used
+    # Each process costs the driver 5 to 9 MiB that NVML counts as used and names to
+    # nobody (measured on an H200, driver 580, which reserves 615 MiB as it is). That
+    # is what memory is kept free for; it must not cost the last attendee the share.
+    unnamed = (
+        device.memory_bytes
+        - device.reserved_bytes
+        - (use.free_bytes + held + given_back + outside)
+    )
     free = use.free_bytes + given_back
-    if rules.oversubscribe > 1:
-        held = sum(n for x, n in use.by_lease.items() if x in ledger.leases)
-        free += int((free + held) * (rules.oversubscribe - 1))
-    return free - room.unused_bytes
+    free += max(0, min(unnamed, rules.keep_free_bytes))
+    unused = room.promised_bytes - covered
+    room.free_bytes = round((free + held) * rules.oversubscribe) - held - unused
+    room.blame, room.who = _who_is_in_the_way(use, over)
 
 
 def _who_is_in_the_way(use: DeviceUse, over: list[str]) -> tuple[str, str]:
@@ -224,23 +254,25 @@ def _obstacle(room: _Room, share: Share, rules: PlacementRules) -> _Obstacle | N
     """Say why a device cannot take a share; None where it can."""
     device = room.device
     if is_excluded(device, rules.exclude):
-        return _Obstacle("set aside by the organiser", "gpus.exclude names it")
+        return _Obstacle(
+            "set aside by the organiser", "gpus.exclude names it", lasting=True
+        )
     if device.lost:
-        return _Obstacle("lost by its driver")
+        return _Obstacle("lost by its driver", lasting=True)
     if room.exclusive:
         return _Obstacle("taken whole", "one lease has it alone")
     if share.is_exclusive and room.leases:
         return _Obstacle(f"shared by {room.leases}")
     need = share.bytes_on(device, rules.keep_free_bytes)
-    capacity = int(device.shareable_bytes(rules.keep_free_bytes) * rules.oversubscribe)
+    capacity = _capacity(device, rules)
     if need <= 0 or need > capacity:
-        return _Obstacle(f"too small ({format_size(capacity)})")
+        return _Obstacle(f"too small ({format_size(capacity)})", lasting=True)
     if room.promised_bytes + need > capacity:
         return _full(room, need, capacity)
     if room.free_bytes < need:
         blame = room.blame or "its memory is not free yet"
         return _Obstacle(
-            f"{format_size(max(0, int(room.free_bytes)))} left, {blame}",
+            f"{format_size(max(0, room.free_bytes))} left, {blame}",
             room.who or "memory used by nobody the driver names",
         )
     return None
@@ -248,8 +280,9 @@ def _obstacle(room: _Room, share: Share, rules: PlacementRules) -> _Obstacle | N
 
 def _full(room: _Room, need: int, capacity: int) -> _Obstacle:
     if room.promised_bytes == room.leases * need:
-        taken = f"{room.leases} of {capacity // need} shares taken"
-        return _Obstacle(taken, full=True)
+        shares = capacity // need
+        noun = "share" if shares == 1 else "shares"
+        return _Obstacle(f"{room.leases} of {shares} {noun} taken", full=True)
     return _Obstacle(
         f"{format_size(room.promised_bytes)} of {format_size(capacity)} "
         f"promised to {room.leases}"
@@ -265,16 +298,16 @@ def _choose(
     rules: PlacementRules,
 ) -> tuple[list[_Room], str]:
     """Take as many devices as the share names, best first."""
-    if rules.sticky:
-        before = ledger.previous.get(key, ())
-        same = [room for room in fitting if room.device.uuid in before]
-        if len(same) >= share.device_count:
-            return same[: share.device_count], "sticky: the same device as last time"
     order = _ORDER[rules.policy]
     ranked = sorted(fitting, key=lambda room: (order(room), _after(last, room)))
+    if rules.sticky and (before := ledger.previous.get(key)):
+        ranked.sort(key=lambda room: room.device.uuid not in before)
+        if ranked[0].device.uuid in before:
+            chosen = ranked[: share.device_count]
+            again = ", ".join(r.device.label for r in chosen if r.device.uuid in before)
+            return chosen, f"sticky: GPU {again} as last time"
     chosen = ranked[: share.device_count]
-    first = chosen[0]
-    return chosen, f"{rules.policy.value}: {_WHY[rules.policy](first)}"
+    return chosen, f"{rules.policy.value}: {_WHY[rules.policy](chosen[0])}"
 
 
 def _after(last: _Room | None, room: _Room) -> tuple[bool, int]:
@@ -293,7 +326,7 @@ _WHY: Mapping[Policy, Callable[[_Room], str]] = {
     ),
     Policy.LEAST_USED: lambda room: (
         f"GPU {room.device.label} had the most memory left "
-        f"({format_size(max(0, int(room.free_bytes)))})"
+        f"({format_size(max(0, room.free_bytes))})"
     ),
     Policy.PACK: lambda room: (
         f"GPU {room.device.label} was filled first ({room.leases} leases)"
@@ -315,10 +348,19 @@ def _refuse(
         if (obstacle := obstacles.get(room.device.uuid)) is not None
     )
     usable = [r for r in rooms if not is_excluded(r.device, rules.exclude)] or rooms
-    in_the_way = [o for r in usable if (o := obstacles.get(r.device.uuid)) is not None]
-    reasons = {obstacle.reason for obstacle in in_the_way}
+    in_the_way = [
+        (room, obstacle)
+        for room in usable
+        if (obstacle := obstacles.get(room.device.uuid)) is not None
+    ]
+    clauses = "; ".join(f"GPU {r.device.label}: {o.reason}" for r, o in in_the_way)
+    reasons = {obstacle.reason for _, obstacle in in_the_way}
     alike = len(in_the_way) == len(usable) and len(reasons) == 1
-    if alike and in_the_way[0].full:
+    lasting = share.device_count > sum(
+        obstacle is None or not obstacle.lasting
+        for obstacle in (obstacles.get(room.device.uuid) for room in usable)
+    )
+    if alike and in_the_way[0][1].full:
         taken = reasons.pop().removesuffix(" taken")
         single = len(usable) == 1
         gpus = "The GPU is" if single else f"All {len(usable)} GPUs are"
@@ -326,16 +368,12 @@ def _refuse(
     elif share.is_exclusive:
         alone = len(usable) - len(in_the_way)
         reason = (
-            f"A share of {share} is not to be had: {alone} of {len(usable)} GPUs have "
-            "nobody on them."
+            f"A share of {share} is not to be had. GPUs with nobody on them: "
+            f"{alone} of {len(usable)}." + (f" {clauses}." if clauses else "")
         )
     else:
-        clauses = "; ".join(
-            f"GPU {room.device.label}: {obstacles[room.device.uuid].reason}"
-            for room in usable
-            if room.device.uuid in obstacles
-        )
         reason = f"No GPU has room for a share of {share}. {clauses}."
+    what_to_do = _NOTHING_TO_WAIT_FOR if lasting else _WHAT_TO_DO
     return Refused(
-        reason=f"{reason} {_WHAT_TO_DO}", detail=f"no room for {share}: {detail}"
+        reason=f"{reason} {what_to_do}", detail=f"no room for {share}: {detail}"
     )
