@@ -4,6 +4,7 @@ Owns the table of /docs/reference/caps: every variable, what it does and who enf
 it. All caps here are soft: a framework reads them and the attendee can undo them.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from .units import MIB
 
 _SMALLEST_CAP = 64 * MIB
 """Below this no framework starts; a lease so small is the organiser's mistake."""
+
+_FRACTION_STEPS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +47,18 @@ def cap_bytes(lease: Lease) -> int:
 
 
 def cap_fraction(lease: Lease) -> float:
-    """Return the cap as a part of the device's memory, rounded down to 1/1000."""
-    fractions = [
+    """Return the cap as a part of the device's memory, rounded down to 1/10000.
+
+    So small a step, for 1/1000 of a large device is more than the smallest cap, and a
+    fraction of zero means *no limit* to some frameworks.
+    """
+    parts = [
         max(_SMALLEST_CAP, device.memory_bytes - device.context_bytes)
-        / device.total_bytes
+        * _FRACTION_STEPS
+        // device.total_bytes
         for device in lease.devices
     ]
-    return int(min(fractions, default=0.0) * 1000) / 1000
+    return max(1, min(parts)) / _FRACTION_STEPS if parts else 0.0
 
 
 def visible_devices(lease: Lease, *, by_index: bool = False) -> str:
@@ -99,7 +107,7 @@ def framework_variables(lease: Lease) -> dict[str, str]:
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         # Caps TensorFlow up to 2.14; from 2.15 on it bounds one allocation only.
         "TF_PER_DEVICE_MEMORY_LIMIT_MB": megabytes,
-        "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{cap_fraction(lease):.3f}",
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": f"{cap_fraction(lease):.4f}",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "CUPY_GPU_MEMORY_LIMIT": str(limit),
         "FLAGS_gpu_memory_limit_mb": megabytes,
@@ -109,29 +117,33 @@ def framework_variables(lease: Lease) -> dict[str, str]:
     }
 
 
-def _number(text: str) -> float | None:
+def _fraction_at_most(theirs: str, ours: str) -> bool:
     try:
-        return float(text.rstrip("%"))
+        number = float(theirs)
     except ValueError:
-        return None
+        return False
+    return 0 < number <= float(ours)
+
+
+def _integer(text: str) -> int | None:
+    """Read what every framework reads alike: digits that 64 bits can hold."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def _at_most(theirs: str, ours: str) -> bool:
-    number = _number(theirs)
-    return number is not None and 0 < number <= float(ours)
+    number = _integer(theirs)
+    # Zero means no limit.
+    return number is not None and 0 < number <= int(ours)
 
 
 def _at_least(theirs: str, ours: str) -> bool:
-    number = _number(theirs)
-    return number is not None and number >= float(ours)
-
-
-def _cupy_at_most(theirs: str, ours: str) -> bool:
-    return not theirs.endswith("%") and _at_most(theirs, ours)
+    number = _integer(theirs)
+    return number is not None and number >= int(ours)
 
 
 def _true(theirs: str, _ours: str) -> bool:
-    return theirs.strip().lower() in ("1", "true")
+    # TensorFlow compares with "true" and takes anything else for unset.
+    return theirs == "true"
 
 
 def _anything(_theirs: str, _ours: str) -> bool:
@@ -141,15 +153,22 @@ def _anything(_theirs: str, _ours: str) -> bool:
 _KEEPS_THE_LEASE: Mapping[str, Callable[[str, str], bool]] = {
     "TF_FORCE_GPU_ALLOW_GROWTH": _true,
     "TF_PER_DEVICE_MEMORY_LIMIT_MB": _at_most,
-    "XLA_PYTHON_CLIENT_MEM_FRACTION": _at_most,
+    "XLA_PYTHON_CLIENT_MEM_FRACTION": _fraction_at_most,
     # Preallocating within the fraction takes memory early, not too much of it.
     "XLA_PYTHON_CLIENT_PREALLOCATE": _anything,
-    "CUPY_GPU_MEMORY_LIMIT": _cupy_at_most,
+    "CUPY_GPU_MEMORY_LIMIT": _at_most,
     "FLAGS_gpu_memory_limit_mb": _at_most,
     "CUDF_PANDAS_RMM_MODE": _anything,
     "OLLAMA_GPU_OVERHEAD": _at_least,
 }
 """Whether a value that the admin set still keeps to the lease."""
+
+
+def _keeps_the_lease(name: str, theirs: str, ours: str, lease: Lease) -> bool:
+    if name == "CUPY_GPU_MEMORY_LIMIT" and theirs.endswith("%"):
+        percent = str(100 * cap_fraction(lease))
+        return _fraction_at_most(theirs[:-1], percent)
+    return _KEEPS_THE_LEASE[name](theirs, ours)
 
 
 def apply_lease(
@@ -186,7 +205,7 @@ def apply_lease(
     ours_by_name = framework_variables(lease)
     _settle_jax(ours_by_name, admin, result, overrule)
     for name, ours in ours_by_name.items():
-        if name in admin and _KEEPS_THE_LEASE[name](str(admin[name]), ours):
+        if name in admin and _keeps_the_lease(name, str(admin[name]), ours, lease):
             continue
         if name in admin:
             overrule(name, ours)
@@ -211,7 +230,7 @@ def _settle_jax(
     short, long = "XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"
     if short not in result or long not in ours_by_name:
         return
-    if short in admin and _at_most(str(admin[short]), ours_by_name[long]):
+    if short in admin and _fraction_at_most(str(admin[short]), ours_by_name[long]):
         del ours_by_name[long]
         if long in result:
             if long in admin:
