@@ -1,0 +1,156 @@
+"""configure(c, workshop): what it sets, and what it leaves alone."""
+
+import runpy
+import stat
+
+import pytest
+from jupyterhub.spawner import LocalProcessSpawner
+from traitlets.config import Config
+
+from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
+from jupyterhub_gpuworkshop.hub.mixin import GpuSpawnerMixin
+from jupyterhub_gpuworkshop.hub.runtime import GpuRuntime
+from jupyterhub_gpuworkshop.hub.setup import configure
+from jupyterhub_gpuworkshop.hub.spawners.local import GpuLocalSpawner, GpuSimpleSpawner
+
+from .running_hub import ROOT
+
+
+def _configured(workshop=None, **jupyterhub):
+    c = Config()
+    for name, value in jupyterhub.items():
+        c.JupyterHub[name] = value
+    configure(c, workshop)
+    return c
+
+
+@pytest.mark.parametrize(
+    ("chosen", "result"),
+    [
+        (None, "gpu-local"),
+        ("default", "gpu-local"),
+        ("localprocess", "gpu-local"),
+        ("jupyterhub.spawner.LocalProcessSpawner", "gpu-local"),
+        ("simple", "gpu-simple"),
+        ("gpu-simple", "gpu-simple"),
+        (GpuLocalSpawner, GpuLocalSpawner),
+        (
+            "jupyterhub_gpuworkshop.hub.spawners.local.GpuSimpleSpawner",
+            GpuSimpleSpawner,
+        ),
+    ],
+)
+def test_a_bare_spawner_is_replaced_by_the_one_with_shares(chosen, result):
+    given = {} if chosen is None else {"spawner_class": chosen}
+    assert _configured(**given).JupyterHub.spawner_class == result
+
+
+def test_a_spawner_that_cannot_take_shares_is_refused_with_the_remedy():
+    class Mine(LocalProcessSpawner):
+        pass
+
+    with pytest.raises(WorkshopFileError, match=r"class GpuSpawner\(GpuSpawnerMixin"):
+        _configured(spawner_class=Mine)
+
+    class Gpu(GpuSpawnerMixin, Mine):
+        pass
+
+    assert _configured(spawner_class=Gpu).JupyterHub.spawner_class is Gpu
+
+
+def test_what_the_admin_has_set_stays():
+    c = Config()
+    c.JupyterHub.services = [{"name": "mine", "api_token": "x"}]
+    c.JupyterHub.load_roles = [
+        {"name": "user", "scopes": ["self", "read:users"]},
+        {"name": "mine", "scopes": ["list:users"], "services": ["mine"]},
+    ]
+    c.JupyterHub.custom_scopes = {"custom:mine:do": {"description": "mine"}}
+    c.Spawner.http_timeout = 7
+    configure(c, {})
+    assert [service["name"] for service in c.JupyterHub.services] == [
+        "mine",
+        "gpuworkshop",
+    ]
+    roles = {role["name"]: role for role in c.JupyterHub.load_roles}
+    assert len(roles) == len(c.JupyterHub.load_roles)
+    assert roles["user"]["scopes"] == [
+        "self",
+        "read:users",
+        "custom:gpuworkshop:read",
+        "access:services!service=gpuworkshop",
+    ]
+    assert roles["mine"]["scopes"] == ["list:users"]
+    assert "custom:mine:do" in c.JupyterHub.custom_scopes
+    assert c.Spawner.http_timeout == 7
+    assert c.Spawner.start_timeout > 60
+
+
+def test_appended_services_and_roles_stay_too():
+    c = Config()
+    c.JupyterHub.services.append({"name": "mine", "api_token": "x"})
+    c.JupyterHub.load_roles.append({"name": "mine", "scopes": []})
+    configure(c, {})
+    assert {service["name"] for service in c.JupyterHub.services} == {
+        "mine",
+        "gpuworkshop",
+    }
+    assert {role["name"] for role in c.JupyterHub.load_roles} >= {"mine", "user"}
+
+
+def test_a_second_call_is_refused():
+    c = _configured()
+    with pytest.raises(WorkshopFileError, match="twice"):
+        configure(c, {})
+
+
+def test_a_mistake_in_the_workshop_file_names_key_and_value(tmp_path):
+    path = tmp_path / "workshop.yaml"
+    path.write_text("gpus:\n  attendees_per_gpu: none\n")
+    with pytest.raises(WorkshopFileError, match=r"gpus\.attendees_per_gpu.*none"):
+        _configured(path)
+
+
+def test_each_start_has_a_secret_of_its_own_that_only_the_service_is_given():
+    first, second = _configured(), _configured()
+    assert first.GpuRuntime.link_secret != second.GpuRuntime.link_secret
+    (service,) = first.JupyterHub.services
+    assert service["environment"]["GPUWORKSHOP_LINK_SECRET"] == (
+        first.GpuRuntime.link_secret
+    )
+    assert first.GpuRuntime.link_secret not in " ".join(service["command"])
+
+
+def test_an_external_service_shares_secrets_by_a_private_file(tmp_path):
+    path = tmp_path / "secrets.env"
+    workshop = {"service": {"managed": False, "secret_file": str(path)}}
+    first, second = _configured(workshop), _configured(workshop)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert first.GpuRuntime.link_secret == second.GpuRuntime.link_secret
+    (service,) = first.JupyterHub.services
+    assert "command" not in service
+    assert f"JUPYTERHUB_API_TOKEN={service['api_token']}" in path.read_text()
+
+    path.write_text("JUPYTERHUB_API_TOKEN=x\n")
+    with pytest.raises(WorkshopFileError, match="lacks GPUWORKSHOP_LINK_SECRET"):
+        _configured(workshop)
+
+
+@pytest.mark.parametrize("cls", [GpuRuntime, GpuSpawnerMixin])
+def test_every_configurable_trait_has_help_with_an_example(cls):
+    traits = cls.class_own_traits(config=True)
+    assert traits
+    for name, trait in traits.items():
+        assert f"c.{cls.__name__}.{name} = " in trait.help or "def share" in trait.help
+
+
+def test_the_configuration_at_the_root_is_a_working_one(monkeypatch):
+    c = Config()
+    monkeypatch.chdir(ROOT)
+    before = set(ROOT.iterdir())
+    runpy.run_path(
+        str(ROOT / "jupyterhub_config.py"), init_globals={"get_config": lambda: c}
+    )
+    assert c.JupyterHub.spawner_class == "gpu-local"
+    assert c.GpuRuntime.service_url == "http://127.0.0.1:10110"
+    assert set(ROOT.iterdir()) == before
