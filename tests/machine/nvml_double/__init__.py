@@ -1,0 +1,72 @@
+"""A double of the NVIDIA driver's library, and the scenario that it plays.
+
+Reused by every test that needs a driver: `conftest.py` beside this folder has the
+fixtures, `nvml_double.c` the words that a scenario is written in.
+"""
+
+import subprocess
+from pathlib import Path
+
+_SOURCE = Path(__file__).with_name("nvml_double.c")
+
+
+def build(folder: Path, *flags: str) -> Path:
+    """Compile the double into a folder, and return the library."""
+    library = folder / "libnvidia-ml.so.1"
+    command = ["gcc", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", *flags]
+    command += ["-Wl,-soname,libnvidia-ml.so.1", "-o", str(library), str(_SOURCE)]
+    subprocess.run(command, check=True)  # noqa: S603 - a fixed command
+    return library
+
+
+class Scenario:
+    """What the double says. Every change counts from the next call on."""
+
+    def __init__(self, folder: Path, library: Path) -> None:
+        self.library = library
+        self.path = folder / "scenario.txt"
+        self.calls_path = folder / "calls.txt"
+        self._lines: list[str] = []
+        self._write()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs in order to meet the double as its driver."""
+        return {
+            "LD_LIBRARY_PATH": str(self.library.parent),
+            "NVML_DOUBLE_SCENARIO": str(self.path),
+            "NVML_DOUBLE_CALLS": str(self.calls_path),
+        }
+
+    def say(self, *lines: str) -> None:
+        """Add statements."""
+        self._lines += lines
+        self._write()
+
+    def unsay(self, beginning: str) -> None:
+        """Take back the statements that begin so."""
+        kept = [line for line in self._lines if not line.startswith(beginning)]
+        assert len(kept) < len(self._lines), f"nobody said {beginning!r}"
+        self._lines = kept
+        self._write()
+
+    def change(self, beginning: str, line: str) -> None:
+        """Put another statement in the place of the one that begins so."""
+        (position,) = (
+            i for i, old in enumerate(self._lines) if old.startswith(beginning)
+        )
+        self._lines[position] = line
+        self._write()
+
+    def calls(self, function: str, uuid: str = "") -> int:
+        """Return how often a function was called, on one device or on all."""
+        if not self.calls_path.exists():
+            return 0
+        calls = (line.split() for line in self.calls_path.read_text().splitlines())
+        return sum(f == function and (not uuid or u == uuid) for f, u in calls)
+
+    def _write(self) -> None:
+        # Replaced as a whole: the double must never read half of it.
+        new = self.path.with_suffix(".new")
+        new.write_text("".join(f"{line}\n" for line in self._lines))
+        new.replace(self.path)
