@@ -3,9 +3,11 @@
 Every implementation passes the same contract suite (tests/machine).
 """
 
+from pathlib import Path
 from typing import Protocol
 
 from jupyterhub_gpuworkshop.core.devices import Inventory
+from jupyterhub_gpuworkshop.core.errors import SourceUnavailable
 from jupyterhub_gpuworkshop.core.snapshot import DeviceSample
 
 
@@ -33,3 +35,31 @@ class DeviceSource(Protocol):
 
     def close(self) -> None:
         """Let go of the driver. The next call starts again."""
+
+
+def open_source(name: str, *, simulated_dir: Path | None = None) -> DeviceSource:
+    """Return the source of this name; it touches nothing before its first call.
+
+    Args:
+        name: ``"nvml"`` or ``"simulated"``.
+        simulated_dir: where the simulated GPUs live.
+
+    Raises:
+        SourceUnavailable: there is no such source, or it lacks its directory.
+    """
+    # Imported here: whoever simulates needs no pynvml, and the other way round.
+    if name == "nvml":
+        from .nvml import NvmlSource
+
+        return NvmlSource()
+    if name == "simulated":
+        if simulated_dir is None:
+            raise SourceUnavailable(
+                "Simulated GPUs need a directory to live in: name one."
+            )
+        from .simulated import SimulatedSource
+
+        return SimulatedSource(simulated_dir)
+    raise SourceUnavailable(
+        f"There are no GPUs called {name!r}: write nvml or simulated."
+    )
