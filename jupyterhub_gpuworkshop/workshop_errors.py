@@ -54,6 +54,8 @@ def _dotted(location: tuple[int | str, ...]) -> str:
         if part == "[key]":
             continue
         text = f"[{part}]" if isinstance(part, int) and key else str(part)
+        if not text.isprintable():
+            text = repr(text)
         key += text if text.startswith("[") or not key else f".{text}"
     return key or "the whole file"
 
@@ -66,16 +68,13 @@ _WANTED = {
     "string_type": "is not text. Put it in quotes",
     "invalid_key": "is not text. Put the name in quotes",
     "path_type": "is not a path. Write one, in quotes if need be",
-    "list_type": "is not a list. Write [first, second], or one line `- item` for each",
     "tuple_type": "is not a list. Write [first, second], or one line `- item` for each",
     "dict_type": "is not a section. Write one line `name: value` for each",
     "model_type": "is not a section. Write its keys indented below it, `key: value`",
 }
 _LIMITS = {
     "greater_than_equal": ("ge", "is too small. Write at least"),
-    "greater_than": ("gt", "is too small. Write more than"),
     "less_than_equal": ("le", "is too large. Write at most"),
-    "less_than": ("lt", "is too large. Write less than"),
 }
 
 

@@ -181,8 +181,8 @@ def lasting(least: float) -> Callable[[float], float]:
     def check(seconds: float) -> float:
         if not least <= seconds <= _LONGEST_SECONDS:
             raise ValueError(
-                f"{seconds:g}s is too {'short' if seconds < least else 'long'}. Write "
-                f"between {least:g}s and 366 d."
+                f"{seconds:.12g}s is too {'short' if seconds < least else 'long'}. "
+                f"Write between {least:g}s and 366 d."
             )
         return seconds
 
