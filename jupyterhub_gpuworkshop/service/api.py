@@ -1,0 +1,88 @@
+"""The REST API: readers of the current snapshot and of the history.
+
+Owns the routes below ``api/v1`` and ``health``. It changes nothing.
+"""
+
+import json
+import time
+from typing import Any
+
+from jupyterhub.services.auth import HubOAuth
+from tornado.web import HTTPError, RequestHandler
+
+from .auth import GuardedHandler
+from .history import History
+from .monitor import Monitor
+from .views import event_view, snapshot_view
+
+_DEFAULT_LIMIT = 100
+_LARGEST_LIMIT = 1000
+_LARGEST_ID = 2**63 - 1
+
+
+class ApiHandler(GuardedHandler):
+    """A guarded handler that speaks JSON, its errors too."""
+
+    def ask_to_log_in(self) -> None:
+        """Say what is missing: a program cannot follow a redirect to a login form."""
+        self.set_header("WWW-Authenticate", "token")
+        self.send_error(401, reason="Send a JupyterHub token: Authorization: token ...")
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Say what is wrong as ``{"message": ...}``."""
+        _, error, _ = kwargs.get("exc_info", (None, None, None))
+        said = error.log_message if isinstance(error, HTTPError) else None
+        self.finish({"message": said or self._reason})
+
+
+class SnapshotHandler(ApiHandler):
+    """``GET api/v1/snapshot``."""
+
+    def initialize(self, auth: HubOAuth, monitor: Monitor) -> None:  # type: ignore[override]  # tornado's own way
+        """Take what it reads."""
+        super().initialize(auth)
+        self._monitor = monitor
+
+    def get(self) -> None:
+        """Write the current snapshot, as far as the viewer may see it."""
+        self.finish(snapshot_view(self._monitor.snapshot, self.viewer, time.time()))
+
+
+class EventsHandler(ApiHandler):
+    """``GET api/v1/events?after=ID&limit=N``."""
+
+    def initialize(self, auth: HubOAuth, history: History) -> None:  # type: ignore[override]  # tornado's own way
+        """Take what it reads."""
+        super().initialize(auth)
+        self._history = history
+
+    def get(self) -> None:
+        """Write events after one id, oldest first."""
+        events = self._history.after(
+            self._number("after", 0, 0, _LARGEST_ID),
+            self._number("limit", _DEFAULT_LIMIT, 1, _LARGEST_LIMIT),
+            self.viewer.attendee,
+        )
+        # tornado's own `write` takes no list.
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps([event_view(recorded) for recorded in events]))
+
+    def _number(self, name: str, default: int, least: int, most: int) -> int:
+        text = self.get_argument(name, "")
+        if not text:
+            return default
+        if not (text.isascii() and text.isdigit() and len(text) < 20):
+            raise HTTPError(400, f"{name} is no number: write {name}={default}, say")
+        number = int(text)
+        if not least <= number <= most:
+            raise HTTPError(400, f"{name} is not between {least} and {most}")
+        return number
+
+
+class HealthHandler(RequestHandler):
+    """``GET health``: the process serves. It tells nothing else, to anybody."""
+
+    def get(self) -> None:
+        """Say so."""
+        self.set_header("Cache-Control", "no-store")
+        self.finish({"status": "ok"})

@@ -1,0 +1,367 @@
+"""The GPU service: one process beside the hub, the only one that samples GPUs.
+
+Owns how the process starts, listens and ends. It binds before any GPU is looked at,
+for a hub would exit over a service that does not answer; it serves without GPUs; and
+it ends promptly, also where the driver hangs (facts/jupyterhub.md 32, 33).
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler
+from tornado.httpserver import HTTPServer
+from tornado.web import Application as WebApplication
+from tornado.web import StaticFileHandler
+from traitlets import Bool, Float, Integer, Unicode, default, validate
+from traitlets.config import Application, catch_config_error
+
+from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError, WorkshopFileError
+from jupyterhub_gpuworkshop.machine.source import open_source
+
+from .api import EventsHandler, HealthHandler, SnapshotHandler
+from .history import History
+from .host import Gpus, Host
+from .link import Link, LinkHandler
+from .loops import forever
+from .monitor import Monitor
+from .page import STATIC_FOLDER, PageHandler
+from .reaper import Reaper
+from .rules import Rules
+from .servers import Servers
+
+_HISTORY_FILE = "history.sqlite"
+_MAX_BODY_BYTES = 64 * 1024
+_LOOK_AT_PARENT_SECONDS = 0.5
+_EXIT_WITHIN_SECONDS = 1.5
+_COOKIE_SECRET_BYTES = 32
+
+
+class GpuService(Application):
+    """Samples the GPUs, attributes their use, takes idle memory back, shows it all."""
+
+    name = "gpuworkshop-service"
+    description = "The GPU service of a workshop, beside its JupyterHub."
+
+    config_file = Unicode(
+        "",
+        help="""
+        A configuration file with more traits; empty for none, which is the default.
+
+            gpuworkshop service --GpuService.config_file=/srv/gpuworkshop/service.py
+        """,
+    ).tag(config=True)
+
+    workshop = Unicode(
+        help="""
+        The workshop file: its path, or its content as one JSON object. The default
+        is the environment variable GPUWORKSHOP_WORKSHOP, which the hub sets; without
+        it every key has its default. Given as a path, `idle` is read again when the
+        file changes.
+
+            c.GpuService.workshop = "/srv/jupyterhub/workshop.yaml"
+        """,
+    ).tag(config=True)
+
+    ip = Unicode(
+        help="""
+        The address to listen at. The default is the host of JUPYTERHUB_SERVICE_URL,
+        else 127.0.0.1: the hub's proxy is all that needs to reach it.
+
+            c.GpuService.ip = "127.0.0.1"
+        """,
+    ).tag(config=True)
+
+    port = Integer(
+        help="""
+        The port to listen at, 1 to 65535. The default is the port of
+        JUPYTERHUB_SERVICE_URL, else `service.port` of the workshop file (10110).
+
+            c.GpuService.port = 10110
+        """,
+    ).tag(config=True)
+
+    prefix = Unicode(
+        help="""
+        The path below which everything is served, as the hub's proxy hands it on. The
+        default is JUPYTERHUB_SERVICE_PREFIX, else /services/NAME/ with `service.name`
+        of the workshop file.
+
+            c.GpuService.prefix = "/services/gpuworkshop/"
+        """,
+    ).tag(config=True)
+
+    state_dir = Unicode(
+        help="""
+        The folder for the history. The default is `service.state_dir` of the workshop
+        file, else the folder in which the service is started: the hub's, where the
+        hub starts it.
+
+            c.GpuService.state_dir = "/var/lib/gpuworkshop"
+        """,
+    ).tag(config=True)
+
+    link_secret = Unicode(
+        help="""
+        What the hub proves itself with on the link. The default is the environment
+        variable GPUWORKSHOP_LINK_SECRET, which the hub sets, else the line
+        GPUWORKSHOP_LINK_SECRET=... of `service.secret_file`. Without any the link is
+        closed, and nothing is known of leases.
+
+            c.GpuService.link_secret = open("/srv/gpuworkshop/secret").read().strip()
+        """,
+    ).tag(config=True)
+
+    report_seconds = Float(
+        5.0,
+        help="""
+        How often the hub is expected to report, in seconds, above 0. The default, 5,
+        is the hub's own. After three times as long a silence is told.
+
+            c.GpuService.report_seconds = 5
+        """,
+    ).tag(config=True)
+
+    exit_with_parent = Bool(
+        help="""
+        Whether to end as soon as the process that started this one is gone: after a
+        kill of the hub the old service would keep its port. The default is
+        `service.managed` of the workshop file where JUPYTERHUB_SERVICE_NAME is set,
+        as the hub does for what it starts; else False.
+
+            c.GpuService.exit_with_parent = False
+        """,
+    ).tag(config=True)
+
+    aliases = {  # noqa: RUF012  # traitlets' own way to declare them
+        "config": "GpuService.config_file",
+        "workshop": "GpuService.workshop",
+        "ip": "GpuService.ip",
+        "port": "GpuService.port",
+        "state-dir": "GpuService.state_dir",
+        "log-level": "Application.log_level",
+    }
+
+    @default("log_level")
+    def _default_log_level(self) -> int:
+        return logging.INFO
+
+    @default("workshop")
+    def _default_workshop(self) -> str:
+        return os.environ.get("GPUWORKSHOP_WORKSHOP", "")
+
+    @default("ip")
+    def _default_ip(self) -> str:
+        return urlparse(os.environ.get("JUPYTERHUB_SERVICE_URL", "")).hostname or (
+            "127.0.0.1"
+        )
+
+    @default("port")
+    def _default_port(self) -> int:
+        url = urlparse(os.environ.get("JUPYTERHUB_SERVICE_URL", ""))
+        return url.port or self.rules.workshop.service.port
+
+    @default("prefix")
+    def _default_prefix(self) -> str:
+        return os.environ.get("JUPYTERHUB_SERVICE_PREFIX") or (
+            f"/services/{self.rules.workshop.service.name}/"
+        )
+
+    @validate("prefix")
+    def _slashes_around_it(self, proposal: Any) -> str:
+        stripped = str(proposal["value"]).strip("/")
+        return f"/{stripped}/" if stripped else "/"
+
+    @default("state_dir")
+    def _default_state_dir(self) -> str:
+        return str(self.rules.workshop.service.state_dir or Path.cwd())
+
+    @default("link_secret")
+    def _default_link_secret(self) -> str:
+        name = "GPUWORKSHOP_LINK_SECRET"
+        file = self.rules.workshop.service.secret_file
+        return os.environ.get(name) or _read_secret(file, name)
+
+    @default("exit_with_parent")
+    def _default_exit_with_parent(self) -> bool:
+        return (
+            "JUPYTERHUB_SERVICE_NAME" in os.environ
+            and self.rules.workshop.service.managed
+        )
+
+    @catch_config_error
+    def initialize(self, argv: list[str] | None = None) -> None:
+        """Read command line, configuration file and workshop."""
+        # Before anything that takes time: the parent may die meanwhile.
+        self._parent = os.getppid()
+        self.parse_command_line(argv)
+        if self.config_file:
+            self.load_config_file(self.config_file)
+        package_log = logging.getLogger("jupyterhub_gpuworkshop")
+        package_log.setLevel(self.log.level)
+        package_log.handlers = list(self.log.handlers)
+        package_log.propagate = False
+        self.rules = Rules(self.workshop, self.log)
+
+    def start(self) -> None:
+        """Serve until a signal, or the end of the parent."""
+        asyncio.run(self._serve())
+
+    @classmethod
+    def launch_instance(cls, argv: list[str] | None = None, **kwargs: Any) -> None:
+        """Start the service; a mistake of the organiser's ends it with one sentence."""
+        try:
+            super().launch_instance(argv=argv, **kwargs)
+        except (GpuWorkshopError, OSError) as error:
+            sys.stderr.write(f"gpuworkshop service: {error}\n")
+            sys.exit(1)
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(signum, self._stop.set)
+        self._build()
+        server = HTTPServer(self._web(), max_body_size=_MAX_BODY_BYTES, xheaders=True)
+        server.listen(self.port, self.ip)
+        self.log.info(
+            "The GPU service listens at http://%s:%s%s", self.ip, self.port, self.prefix
+        )
+        tasks = [asyncio.ensure_future(loop_) for loop_ in self._loops()]
+        await self._stop.wait()
+        self.log.info("The GPU service ends")
+        _exit_whatever_happens()
+        server.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.reaper.close()
+        await self.monitor.close()
+        await self.history.flush()
+        self.servers.close()
+
+    def _build(self) -> None:
+        workshop = self.rules.workshop
+        gpus = workshop.gpus
+        self.history = History(Path(self.state_dir) / _HISTORY_FILE)
+        self.servers = Servers(workshop.monitor.timeout)
+        self.link = Link(self.report_seconds)
+        host = Host()
+        self.monitor = Monitor(
+            Gpus(
+                gpus.source,
+                lambda: open_source(gpus.source, simulated_dir=gpus.simulated_dir),
+                pause_seconds=workshop.monitor.interval,
+            ),
+            host,
+            self.servers,
+            self.link,
+            self.rules,
+            self.history,
+        )
+        self.reaper = Reaper(self.monitor, host, self.servers, self.rules, self.history)
+
+    def _loops(self) -> list[Awaitable[None]]:
+        return [self._look_and_reclaim(), self._watch_parent()]
+
+    async def _look_and_reclaim(self) -> None:
+        await self.history.open()
+
+        def loop(
+            name: str, step: Callable[[], Awaitable[None]], seconds: float
+        ) -> Awaitable[None]:
+            return forever(name, step, interval_seconds=seconds, log=self.log)
+
+        await asyncio.gather(
+            loop("Looking", self.monitor.tick, self.rules.workshop.monitor.interval),
+            loop("Taking memory back", self.reaper.step, 0.0),
+        )
+
+    async def _watch_parent(self) -> None:
+        while self.exit_with_parent:
+            if os.getppid() != self._parent:
+                self.log.warning("The hub that started this service is gone")
+                self._stop.set()
+                return
+            await asyncio.sleep(_LOOK_AT_PARENT_SECONDS)
+
+    def _web(self) -> WebApplication:
+        auth = self._hub_auth()
+        monitor, history = self.monitor, self.history
+        if not self.link_secret:
+            self.log.warning(
+                "There is no secret for the link: the hub cannot report. Set "
+                "GPUWORKSHOP_LINK_SECRET, or service.secret_file in the workshop file."
+            )
+        page = {
+            "auth": auth,
+            "monitor": monitor,
+            "history": history,
+            "refresh_seconds": self.rules.workshop.monitor.interval,
+        }
+        routes: list[tuple[str, type, dict[str, Any]]] = [
+            ("", PageHandler, page),
+            ("oauth_callback", HubOAuthCallbackHandler, {}),
+            ("health", HealthHandler, {}),
+            ("link", LinkHandler, {"hub": monitor, "secret": self.link_secret}),
+            ("api/v1/snapshot", SnapshotHandler, {"auth": auth, "monitor": monitor}),
+            ("api/v1/events", EventsHandler, {"auth": auth, "history": history}),
+            ("static/(.*)", StaticFileHandler, {"path": str(STATIC_FOLDER)}),
+        ]
+        return WebApplication(
+            [(self.prefix + path, handler, given) for path, handler, given in routes],
+            cookie_secret=os.urandom(_COOKIE_SECRET_BYTES),
+            prefix=self.prefix,
+            log_function=self._log_request,
+        )
+
+    def _hub_auth(self) -> HubOAuth:
+        if not os.environ.get("JUPYTERHUB_API_TOKEN"):
+            self.log.warning(
+                "JUPYTERHUB_API_TOKEN is not set: nobody can log in to this service. "
+                "The hub sets it for a service that it starts; else write it where "
+                "this service reads its environment."
+            )
+        # The callback handler finds the same one.
+        return HubOAuth.instance(parent=self, base_url=self.prefix)
+
+    def _log_request(self, handler: Any) -> None:
+        """Log what went wrong; what went well is asked for every few seconds."""
+        status = handler.get_status()
+        level = logging.WARNING if status >= 500 else logging.DEBUG
+        # The path alone: a query may hold a code or a token.
+        self.log.log(
+            level, "%s %s %s", status, handler.request.method, handler.request.path
+        )
+
+
+def _read_secret(path: Path | None, name: str) -> str:
+    """Read one ``NAME=value`` line of the file that hub and service share."""
+    if path is None:
+        return ""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except OSError as error:
+        raise WorkshopFileError(
+            f"service.secret_file cannot be read: {error}. The hub makes it when it "
+            "starts; this service must be allowed to read it."
+        ) from None
+    found = [line.partition("=")[2] for line in lines if line.startswith(f"{name}=")]
+    return found[0].strip() if found else ""
+
+
+def _exit_whatever_happens() -> None:
+    """End the process soon, even where a thread hangs in a driver or a resolver.
+
+    The interpreter would wait for the threads of the loop's executor.
+    """
+    timer = threading.Timer(_EXIT_WITHIN_SECONDS, os._exit, (0,))
+    timer.daemon = True
+    timer.start()

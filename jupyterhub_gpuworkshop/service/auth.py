@@ -1,0 +1,101 @@
+"""Who looks: organiser, attendee, or nobody.
+
+Owns the guard in front of everything that shows something: JupyterHub says who
+somebody is, and the scopes say what they may see.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jupyterhub.services.auth import HubOAuth, HubOAuthenticated
+from tornado.web import HTTPError, RequestHandler
+
+READ_SCOPE = "custom:gpuworkshop:read"
+ORGANISER_SCOPES = frozenset({"custom:gpuworkshop:admin", "admin-ui"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Viewer:
+    """Who looks.
+
+    Attributes:
+        name: for people's eyes.
+        attendee: whose own things are shown; None for an organiser, who sees all.
+    """
+
+    name: str
+    attendee: str | None
+
+    @property
+    def is_organiser(self) -> bool:
+        """Whether everybody's things are shown."""
+        return self.attendee is None
+
+
+def viewer_of(model: Mapping[str, Any]) -> Viewer | None:
+    """Return what JupyterHub's model of a user or service entitles to; None: nothing.
+
+    A service that may only read has no server of its own: it sees the totals, also
+    where it is called like an attendee.
+    """
+    name, kind = str(model.get("name", "")), model.get("kind", "user")
+    scopes = set(model.get("scopes") or ())
+    if scopes & ORGANISER_SCOPES:
+        return Viewer(name=name, attendee=None)
+    # A scope may be narrowed by a filter; narrowed to anything, it still says "read".
+    if any(scope.partition("!")[0] == READ_SCOPE for scope in scopes):
+        return Viewer(name=name, attendee=name if kind == "user" else "")
+    return None
+
+
+class GuardedHandler(HubOAuthenticated, RequestHandler):
+    """A handler that only runs for who may look.
+
+    Attributes:
+        viewer: who looks; set before the handler runs.
+    """
+
+    viewer: Viewer
+
+    def initialize(self, auth: HubOAuth) -> None:
+        """Take the application's way to ask the hub."""
+        self.hub_auth = auth
+
+    def set_default_headers(self) -> None:
+        """Nothing of it is kept anywhere, framed, or taken for what it is not."""
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "no-referrer")
+        self.set_header(
+            "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"
+        )
+
+    async def prepare(self) -> None:
+        """Ask the hub who it is, without holding up the loop."""
+        try:
+            model = await self.hub_auth.get_user(self, sync=False)
+        except HTTPError:
+            # Its message names addresses inside; the log has it.
+            self.send_error(
+                503, reason="JupyterHub does not say who you are. Try again soon."
+            )
+            return
+        if not model:
+            self.ask_to_log_in()
+            return
+        viewer = viewer_of(model)
+        if viewer is None:
+            self.send_error(
+                403, reason="You may not see this workshop's GPUs. Ask the organiser."
+            )
+            return
+        self.viewer = viewer
+
+    def get_current_user(self) -> Any:
+        """Return the hub's model, which `prepare` has asked for already."""
+        return getattr(self, "_cached_hub_user", None)
+
+    def ask_to_log_in(self) -> None:
+        """Answer somebody whom the hub does not know."""
+        self.redirect(self.get_login_url())

@@ -1,0 +1,206 @@
+"""What happened: events, and the most memory that leases and kernels ever held.
+
+Owns the history and is its only writer. It is kept in memory, bounded, and in a file
+as far as the disk goes along: a disk that is broken or full costs the history of the
+time before a restart, never the service.
+"""
+
+import asyncio
+import functools
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from jupyterhub_gpuworkshop.core.errors import CallHangs, GpuWorkshopError
+from jupyterhub_gpuworkshop.core.wire import Event
+
+from .loops import OneThread
+from .store import Peak, Recorded, Store
+
+_LOG = logging.getLogger(__name__)
+_KEEP = 10_000
+_TIMEOUT_SECONDS = 3.0
+_SERVICE = "service"
+_MOST_HUBS = 1000
+
+T = TypeVar("T")
+PeakKey = tuple[str, str]
+"""(lease id, kernel id): the lease as a whole has no kernel id."""
+
+
+class History:
+    """Events in the order in which they arrived, and peaks.
+
+    Args:
+        path: the file; None keeps nothing beyond this process.
+        keep: how many events are kept, and as many peaks.
+        timeout_seconds: how long the disk may take.
+
+    Attributes:
+        problem: why what happens is not on disk, in a sentence; else empty.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        keep: int = _KEEP,
+        timeout_seconds: float = _TIMEOUT_SECONDS,
+    ) -> None:
+        self.problem = ""
+        self._keep = keep
+        self._timeout_seconds = timeout_seconds
+        self._store = Store(path, keep) if path is not None else None
+        self._thread = OneThread("The disk of the history")
+        self._events: deque[Recorded] = deque(maxlen=keep)
+        self._heard: dict[str, int] = {}
+        self._last_id = 0
+        self._peaks: dict[PeakKey, Peak] = {}
+        self._unwritten: deque[Recorded] = deque(maxlen=keep)
+        self._unwritten_peaks: set[PeakKey] = set()
+        self._turn = asyncio.Lock()
+        self._is_open = asyncio.Event()
+
+    async def open(self) -> None:
+        """Read what earlier lives of the service wrote."""
+        if self._store is not None:
+            loaded = await self._try(self._store.load)
+            if loaded is not None:
+                events, peaks = loaded
+                self._events.extend(events)
+                for recorded in events:
+                    self._hear(recorded.origin, recorded.event.sequence)
+                self._last_id = max((r.id for r in events), default=0)
+                self._peaks = {(p.lease_id, p.kernel_id): p for p in peaks}
+            else:
+                # Beyond all that may be in the file, for when it can be written.
+                self._last_id = time.time_ns() // 1_000_000
+        self._is_open.set()
+
+    async def take(self, hub_id: str, events: Iterable[Event]) -> int:
+        """Record a hub's events, those that it sends again only once.
+
+        Returns:
+            The highest sequence of this hub that is in the history.
+        """
+        await self._is_open.wait()
+        for event in sorted(events, key=lambda event: event.sequence):
+            if event.sequence > self._heard.get(hub_id, 0):
+                self._append(hub_id, event)
+        await self.flush()
+        return self._heard.get(hub_id, 0)
+
+    async def add(self, event: Event) -> None:
+        """Record an event of the service's own."""
+        await self._is_open.wait()
+        self._append(_SERVICE, replace(event, sequence=self._last_id + 1))
+        await self.flush()
+
+    def after(self, event_id: int, limit: int, user: str | None) -> list[Recorded]:
+        """Return events, oldest first.
+
+        Args:
+            event_id: only those after this one.
+            limit: at most so many.
+            user: only this attendee's; None for everybody's.
+        """
+        found = (
+            recorded
+            for recorded in self._events
+            if recorded.id > event_id and user in (None, recorded.event.user)
+        )
+        return list(islice(found, limit))
+
+    def latest(self, limit: int, user: str | None) -> list[Recorded]:
+        """Return the last events, newest first."""
+        found = (r for r in reversed(self._events) if user in (None, r.event.user))
+        return list(islice(found, limit))
+
+    def peak_bytes(self, lease_id: str, kernel_id: str = "") -> int:
+        """Return the most memory that a lease, or one kernel of it, ever held."""
+        peak = self._peaks.get((lease_id, kernel_id))
+        return peak.memory_bytes if peak is not None else 0
+
+    def raise_peak(self, peak: Peak) -> None:
+        """Take a peak in, where it is one. The next `flush` writes it."""
+        key = (peak.lease_id, peak.kernel_id)
+        if peak.memory_bytes <= self.peak_bytes(*key):
+            return
+        self._peaks.pop(key, None)
+        self._peaks[key] = peak
+        self._unwritten_peaks.add(key)
+        while len(self._peaks) > self._keep:
+            oldest = next(iter(self._peaks))
+            del self._peaks[oldest]
+            self._unwritten_peaks.discard(oldest)
+
+    async def flush(self) -> None:
+        """Write what is not written yet; what cannot be is tried again next time."""
+        store = self._store
+        async with self._turn:
+            events, keys = list(self._unwritten), set(self._unwritten_peaks)
+            if store is None or not (events or keys):
+                return
+            peaks = [self._peaks[key] for key in keys]
+            write = functools.partial(store.write, events, peaks)
+            if await self._try(lambda: write() or True) is None:
+                return
+            written = {recorded.id for recorded in events}
+            self._unwritten = deque(
+                (r for r in self._unwritten if r.id not in written), self._keep
+            )
+            current = {(p.lease_id, p.kernel_id): p for p in peaks}
+            self._unwritten_peaks = {
+                key
+                for key in self._unwritten_peaks
+                if self._peaks.get(key) != current.get(key)
+            }
+
+    def _append(self, origin: str, event: Event) -> None:
+        self._last_id += 1
+        recorded = Recorded(id=self._last_id, origin=origin, event=event)
+        self._events.append(recorded)
+        if self._store is not None:
+            self._unwritten.append(recorded)
+        self._hear(origin, event.sequence)
+
+    def _hear(self, origin: str, sequence: int) -> None:
+        highest = max(sequence, self._heard.pop(origin, 0))
+        self._heard[origin] = highest
+        while len(self._heard) > _MOST_HUBS:
+            del self._heard[next(iter(self._heard))]
+
+    async def _try(self, function: Callable[[], T]) -> T | None:
+        """Call the store; None, and a problem, where it fails."""
+        try:
+            result = await self._thread.call(function, self._timeout_seconds)
+        except (
+            CallHangs,
+            GpuWorkshopError,
+            OSError,
+            SQLAlchemyError,
+            ValidationError,
+        ) as error:
+            problem = f"The history is not on disk, only in memory: {_first(error)}"
+            if problem != self.problem:
+                _LOG.error("%s", problem)
+            self.problem = problem
+            return None
+        if self.problem:
+            _LOG.info("The history is on disk again")
+        self.problem = ""
+        return result
+
+
+def _first(error: Exception) -> str:
+    """Return what matters of an error; SQLAlchemy's go on with the statement."""
+    original = getattr(error, "orig", None) or error
+    return str(original).splitlines()[0] if str(original) else repr(original)

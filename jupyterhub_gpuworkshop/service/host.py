@@ -1,0 +1,206 @@
+"""What this process reads of the machine: devices, samples, processes.
+
+Owns the device source's life: opening it, looking again where the driver was lost,
+backing off where there is nothing to see. Every call is made in a thread of its own:
+a driver that hangs stops sampling and nothing else (design, rule 3).
+"""
+
+import functools
+import logging
+import pwd
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from jupyterhub_gpuworkshop.core.attribution import worth_describing
+from jupyterhub_gpuworkshop.core.devices import Inventory
+from jupyterhub_gpuworkshop.core.errors import (
+    CallHangs,
+    SourceError,
+    SourceLost,
+    SourceUnavailable,
+)
+from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, ProcessFacts, ProcessId
+from jupyterhub_gpuworkshop.core.wire import ServerInfo
+from jupyterhub_gpuworkshop.machine.processes import (
+    describe,
+    is_alive,
+    read_processes,
+)
+from jupyterhub_gpuworkshop.machine.source import DeviceSource
+
+from .loops import OneThread
+
+_LOG = logging.getLogger(__name__)
+_LOOK_AGAIN_SECONDS = 300.0
+_LONGEST_PAUSE_SECONDS = 60.0
+_TIMEOUT_SECONDS = 10.0
+
+
+class Gpus:
+    """The devices, through whatever source there is.
+
+    Args:
+        name: the source's name, for an inventory that shows nothing.
+        open_source: makes the source; called in the thread.
+        pause_seconds: before the first new attempt; each further one waits longer.
+        timeout_seconds: how long a call may take before the devices are unknown.
+        clock: monotonic seconds.
+
+    Attributes:
+        inventory: what exists, as last seen; None before the first look has ended.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_source: Callable[[], DeviceSource],
+        *,
+        pause_seconds: float,
+        timeout_seconds: float = _TIMEOUT_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.inventory: Inventory | None = None
+        self._name = name
+        self._open = open_source
+        self._source: DeviceSource | None = None
+        self._thread = OneThread("The GPU driver")
+        self._pause_seconds = pause_seconds
+        self._timeout_seconds = timeout_seconds
+        self._clock = clock
+        self._looked_at = float("-inf")
+        self._failures = 0
+        self._retry_at = float("-inf")
+        self._problem = ""
+
+    async def sample(self) -> tuple[DeviceSample, ...]:
+        """Return one reading of each device, looking at what exists where that is due.
+
+        Raises:
+            SourceError: the devices cannot be read now.
+            CallHangs: the driver has not come back.
+        """
+        now = self._clock()
+        if now < self._retry_at:
+            raise SourceUnavailable(self._problem)
+        try:
+            samples = await self._thread.call(self._read, self._timeout_seconds)
+        except CallHangs as error:
+            self._say_nothing_is_seen(str(error))
+            raise
+        except SourceError as error:
+            self._back_off(now, str(error))
+            raise
+        except Exception as error:
+            # A source that breaks in a way of its own is a source that is not there.
+            _LOG.exception("Reading the GPUs failed")
+            self._back_off(now, f"Reading the GPUs failed: {error!r}")
+            raise SourceUnavailable(self._problem) from error
+        if self._failures:
+            _LOG.info("The GPUs can be read again")
+        self._failures = 0
+        return samples
+
+    def _read(self) -> tuple[DeviceSample, ...]:
+        """Read in the thread, which alone touches the source."""
+        if self._source is None:
+            self._source = self._open()
+        if self._clock() - self._looked_at > _LOOK_AGAIN_SECONDS:
+            try:
+                self.inventory = self._source.inventory()
+            except SourceLost:
+                self._source.close()
+                self.inventory = self._source.inventory()
+            self._looked_at = self._clock()
+        try:
+            return self._source.sample()
+        except SourceLost:
+            self._looked_at = float("-inf")
+            self._source.close()
+            raise
+
+    def _back_off(self, now: float, problem: str) -> None:
+        if problem != self._problem or not self._failures:
+            _LOG.warning("The GPUs cannot be read: %s", problem)
+        pause = min(_LONGEST_PAUSE_SECONDS, self._pause_seconds * 2**self._failures)
+        self._failures = min(self._failures + 1, 16)
+        self._retry_at = now + pause
+        self._looked_at = float("-inf")
+        self._problem = problem
+        self._say_nothing_is_seen(problem)
+
+    def _say_nothing_is_seen(self, problem: str) -> None:
+        """Give the hub a reason where it has no devices; else what it knows stands."""
+        if self.inventory is None or not self.inventory.devices:
+            self.inventory = Inventory(
+                taken_at=time.time(), source=self._name, problem=problem
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processes:
+    """The processes of the machine at one instant.
+
+    Attributes:
+        facts: by pid.
+        user_names: of the Unix users that hold devices, by user id.
+    """
+
+    facts: Mapping[int, ProcessFacts] = field(default_factory=dict)
+    user_names: Mapping[int, str] = field(default_factory=dict)
+
+
+class Host:
+    """Reads processes, in a thread of its own."""
+
+    def __init__(self, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
+        self._thread = OneThread("/proc")
+        self._timeout_seconds = timeout_seconds
+
+    async def processes(
+        self, samples: tuple[DeviceSample, ...], servers: tuple[ServerInfo, ...]
+    ) -> Processes:
+        """Return what Linux vouches for of every process.
+
+        Raises:
+            CallHangs: /proc has not come back.
+            OSError: it cannot be read.
+        """
+        return await self._thread.call(
+            functools.partial(_read_processes, samples, servers), self._timeout_seconds
+        )
+
+    async def lives(self, process: ProcessId) -> bool:
+        """Tell whether this very process lives.
+
+        Raises:
+            CallHangs: /proc has not come back.
+        """
+        return await self._thread.call(
+            functools.partial(is_alive, process.pid, process.started),
+            self._timeout_seconds,
+        )
+
+
+def _read_processes(
+    samples: tuple[DeviceSample, ...], servers: tuple[ServerInfo, ...]
+) -> Processes:
+    facts = read_processes()
+    for pid in worth_describing(samples, facts, servers):
+        if pid in facts:
+            facts[pid] = describe(facts[pid])
+    uids = {
+        facts[use.pid].uid
+        for sample in samples
+        for use in sample.processes or ()
+        if use.pid in facts
+    }
+    return Processes(facts=facts, user_names={uid: _user_name(uid) for uid in uids})
+
+
+@functools.lru_cache(maxsize=1024)
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -1,0 +1,127 @@
+"""A plain page that shows the snapshot, until the dashboard comes.
+
+Owns the words and numbers on it; `templates/page.html` owns how they stand. It has no
+script: a browser asks again by itself.
+"""
+
+import datetime
+import time
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jupyterhub.services.auth import HubOAuth
+
+from jupyterhub_gpuworkshop.core.units import format_duration, format_size
+
+from .auth import GuardedHandler
+from .history import History
+from .monitor import Monitor
+from .views import event_view, snapshot_view
+
+STATIC_FOLDER = Path(__file__).parent / "static"
+_TEMPLATE_FOLDER = Path(__file__).parent / "templates"
+_EVENTS = 20
+_OLD_AFTER_SECONDS = 60.0
+_SHORTEST_REFRESH_SECONDS = 5
+
+_WORDS = {
+    "lease_granted": "Share granted",
+    "lease_refused": "Share refused",
+    "lease_released": "Share given back",
+    "lease_quarantined": "Share held back",
+    "kernel_reclaimed": "Memory taken back",
+    "reclaim_failed": "Taking memory back failed",
+    "reclaim_would": "Memory would be taken back",
+    "kernel": "in a notebook",
+    "server": "in a terminal, or of the server's own",
+    "foreign": "outside the hub",
+    "unattributed": "an attendee's, not known whose",
+    "active": "in use",
+    "quarantined": "held back: its server has not ended",
+}
+
+
+def _word(name: str) -> str:
+    return _WORDS.get(name, name)
+
+
+def _percent(part: float | None) -> str:
+    return "unknown" if part is None else f"{part:.0%}"
+
+
+def _size(size_bytes: int | None) -> str:
+    return "unknown" if size_bytes is None else format_size(size_bytes)
+
+
+def _clock_time(at: float) -> str:
+    local = datetime.datetime.fromtimestamp(at, tz=datetime.timezone.utc).astimezone()
+    return local.strftime("%H:%M:%S")
+
+
+_JINJA = Environment(
+    loader=FileSystemLoader(_TEMPLATE_FOLDER),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_JINJA.filters.update(
+    word=_word,
+    percent=_percent,
+    size=_size,
+    duration=format_duration,
+    clock_time=_clock_time,
+)
+
+
+class PageHandler(GuardedHandler):
+    """``GET`` of the service's root."""
+
+    def initialize(  # type: ignore[override]  # tornado's own way
+        self, auth: HubOAuth, monitor: Monitor, history: History, refresh_seconds: float
+    ) -> None:
+        """Take what it reads."""
+        super().initialize(auth)
+        self._monitor = monitor
+        self._history = history
+        self._refresh_seconds = max(_SHORTEST_REFRESH_SECONDS, round(refresh_seconds))
+
+    def set_default_headers(self) -> None:
+        """Allow the page its own style sheet, and nothing else."""
+        super().set_default_headers()
+        self.set_header(
+            "Content-Security-Policy",
+            "default-src 'none'; style-src 'self'; img-src 'self'; "
+            "form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
+        )
+
+    def get(self) -> None:
+        """Write the page."""
+        snapshot = self._monitor.snapshot
+        view = snapshot_view(snapshot, self.viewer, time.time())
+        events = self._history.latest(_EVENTS, self.viewer.attendee)
+        labels = {device["uuid"]: device["label"] for device in view["devices"]}
+        self._write_page(
+            viewer=self.viewer,
+            view=view,
+            why_no_devices=snapshot.inventory.problem,
+            events=[event_view(recorded) for recorded in events],
+            labels=labels,
+            is_old=view["age_seconds"] > _OLD_AFTER_SECONDS,
+        )
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Say what is wrong on a page that looks like the others."""
+        self._write_page(error=self._reason)
+
+    def _write_page(self, **values: Any) -> None:
+        values = {"error": "", "viewer": None, **values}
+        self.finish(
+            _JINJA.get_template("page.html").render(
+                prefix=self.settings["prefix"],
+                hub_home=f"{self.hub_auth.hub_host}{self.hub_auth.hub_prefix}home",
+                refresh_seconds=self._refresh_seconds,
+                **values,
+            )
+        )

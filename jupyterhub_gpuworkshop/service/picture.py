@@ -1,0 +1,218 @@
+"""From samples, attribution and answers to what is published: pure functions.
+
+Owns how the readings of one kernel, the use of one lease and the use of one device
+are put together. It asks nobody anything.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+
+from jupyterhub_gpuworkshop.core.attribution import Attribution, KernelTree, Owner
+from jupyterhub_gpuworkshop.core.leases import Key, Lease
+from jupyterhub_gpuworkshop.core.reclaim import KernelReading, KernelWatch
+from jupyterhub_gpuworkshop.core.snapshot import (
+    DeviceSample,
+    Holder,
+    HolderKind,
+    KernelState,
+    KernelView,
+    LeaseUse,
+)
+from jupyterhub_gpuworkshop.core.wire import DeviceUse
+
+from .host import Processes
+from .servers import Answer, KernelInfo
+
+_MOST_IN_THE_WAY = 8
+_COMMAND_CHARACTERS = 60
+
+
+def kernel_info(owner: Owner, answers: Mapping[Key, Answer]) -> KernelInfo:
+    """Return what its server says of a kernel; unknown where it says nothing."""
+    answer = answers.get(owner.key)
+    kernels = answer.kernels if answer is not None else None
+    known = kernels.get(owner.kernel_id) if kernels is not None else None
+    return known or KernelInfo(
+        kernel_id=owner.kernel_id, state=KernelState.UNKNOWN, last_activity=""
+    )
+
+
+def holders_by_kernel(attribution: Attribution) -> dict[Owner, list[Holder]]:
+    """Return the holders of each kernel."""
+    held: dict[Owner, list[Holder]] = {}
+    for holder in attribution.holders:
+        if holder.kind is HolderKind.KERNEL:
+            owner = Owner(
+                lease_id=holder.lease_id,
+                user=holder.user,
+                server=holder.server,
+                kernel_id=holder.kernel_id,
+            )
+            held.setdefault(owner, []).append(holder)
+    return held
+
+
+def read_kernel(
+    tree: KernelTree,
+    info: KernelInfo,
+    holders: list[Holder],
+    lease: Lease | None,
+    samples: Mapping[str, DeviceSample],
+    at: float,
+) -> KernelReading:
+    """Put all signals of one kernel together.
+
+    Args:
+        tree: its processes.
+        info: what its server says.
+        holders: those of its processes that hold memory.
+        lease: its server's.
+        samples: by device UUID; empty where devices cannot be read.
+        at: monotonic seconds.
+    """
+    uuids = {holder.device for holder in holders} | set(lease.uuids if lease else ())
+    its_samples = [samples.get(uuid) for uuid in uuids]
+    # Without a full list of holders it may hold what nobody has seen.
+    complete = bool(samples) and all(
+        sample is not None and sample.processes is not None for sample in its_samples
+    )
+    return KernelReading(
+        at=at,
+        state=info.state,
+        last_activity=info.last_activity,
+        gpu_utilisation=_most(h.utilisation for h in holders) if complete else None,
+        device_utilisation=(
+            _most(sample.utilisation if sample else None for sample in its_samples)
+            if its_samples
+            else None
+        ),
+        cpu_seconds=tree.cpu_seconds if tree.main is not None else None,
+        memory_bytes=_sum(h.memory_bytes for h in holders) if complete else None,
+        process=tree.main,
+        members=tree.members,
+    )
+
+
+def view_kernel(
+    owner: Owner,
+    info: KernelInfo,
+    notebook: str,
+    watch: KernelWatch,
+    peak_bytes: int,
+    verdict: str,
+) -> KernelView:
+    """Return a kernel as organiser and owner see it."""
+    reading = watch.reading
+    return KernelView(
+        lease_id=owner.lease_id,
+        user=owner.user,
+        server=owner.server,
+        kernel_id=owner.kernel_id,
+        notebook=notebook,
+        process=reading.process if reading else None,
+        state=info.state,
+        connections=info.connections,
+        memory_bytes=(reading.memory_bytes or 0) if reading else 0,
+        peak_memory_bytes=peak_bytes,
+        idle_seconds=watch.idle_seconds,
+        verdict=verdict,
+    )
+
+
+def use_leases(
+    leases: Iterable[Lease], holders: Iterable[Holder], peaks: Mapping[str, int]
+) -> tuple[LeaseUse, ...]:
+    """Return what the holders of each lease use together.
+
+    Args:
+        leases: all of them.
+        holders: all of them.
+        peaks: the most that each lease used before, by lease id.
+    """
+    used: dict[str, dict[str, int]] = {lease.id: {} for lease in leases}
+    for holder in holders:
+        by_device = used.get(holder.lease_id)
+        if by_device is not None:
+            before = by_device.get(holder.device, 0)
+            by_device[holder.device] = before + (holder.memory_bytes or 0)
+    return tuple(
+        LeaseUse(
+            lease_id=lease_id,
+            memory_bytes=by_device,
+            peak_memory_bytes=max(peaks.get(lease_id, 0), sum(by_device.values())),
+        )
+        for lease_id, by_device in used.items()
+    )
+
+
+def use_devices(
+    samples: Iterable[DeviceSample],
+    uses: tuple[LeaseUse, ...],
+    holders: tuple[Holder, ...],
+    processes: Processes,
+    sampled_at: float,
+) -> tuple[DeviceUse, ...]:
+    """Return what was observed on each device, as placement needs it."""
+    return tuple(
+        DeviceUse(
+            uuid=sample.uuid,
+            free_bytes=sample.memory_free_bytes,
+            by_lease={
+                use.lease_id: use.memory_bytes[sample.uuid]
+                for use in uses
+                if sample.uuid in use.memory_bytes
+            },
+            in_the_way=_in_the_way(
+                [h for h in holders if h.device == sample.uuid and not h.lease_id],
+                processes,
+            ),
+            sampled_at=sampled_at,
+        )
+        for sample in samples
+    )
+
+
+def _in_the_way(
+    holders: list[Holder], processes: Processes
+) -> tuple[tuple[str, int], ...]:
+    """Return whom no lease explains, largest first.
+
+    Attendees may read it in a refusal: it names no other attendee.
+    """
+    holders.sort(key=lambda h: h.memory_bytes or 0, reverse=True)
+    return tuple(
+        (_describe(holder, processes), holder.memory_bytes or 0)
+        for holder in holders[:_MOST_IN_THE_WAY]
+    )
+
+
+def _describe(holder: Holder, processes: Processes) -> str:
+    program = PurePath((holder.command.split(" ", 1)[0]) or "unknown").name
+    facts = processes.facts.get(holder.process.pid)
+    where = f"{program[:_COMMAND_CHARACTERS]} (pid {holder.process.pid}"
+    if holder.user:
+        return f"a process that a stopped server left behind: {where})"
+    if holder.kind is HolderKind.UNATTRIBUTED:
+        return f"a process of some attendee, in no server: {where})"
+    name = processes.user_names.get(facts.uid, str(facts.uid)) if facts else "unknown"
+    return f"a process outside the hub: {where}, user {name})"
+
+
+def _most(values: Iterable[float | None]) -> float | None:
+    """Return the largest; 0 of none; None where one is unknown."""
+    most = 0.0
+    for value in values:
+        if value is None:
+            return None
+        most = max(value, most)
+    return most
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    """Return the sum; None where one is unknown."""
+    total = 0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total

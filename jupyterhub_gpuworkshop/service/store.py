@@ -1,0 +1,188 @@
+"""The history's file: SQLite, through SQLAlchemy Core.
+
+Owns the schema and blocking reads and writes. Only `History` uses it, from a thread.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    delete,
+    select,
+    text,
+)
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.pool import NullPool
+
+from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError
+from jupyterhub_gpuworkshop.core.wire import EVENT, Event
+
+SCHEMA_VERSION = 1
+
+_METADATA = MetaData()
+_EVENTS = Table(
+    "events",
+    _METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("origin", String, nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("event", LargeBinary, nullable=False),
+    Index("once_each", "origin", "sequence", unique=True),
+)
+_PEAKS = Table(
+    "peaks",
+    _METADATA,
+    Column("lease_id", String, primary_key=True),
+    Column("kernel_id", String, primary_key=True),
+    Column("user", String, nullable=False),
+    Column("server", String, nullable=False),
+    Column("memory_bytes", Integer, nullable=False),
+    Column("at", Float, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """An event in the history.
+
+    Attributes:
+        id: counts up over all origins.
+        origin: the `hub_id` it came from, or the service itself.
+        event: what happened.
+    """
+
+    id: int
+    origin: str
+    event: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peak:
+    """The most GPU memory that a lease, or one kernel of it, ever held.
+
+    Attributes:
+        lease_id: the lease.
+        kernel_id: the kernel; empty for the lease as a whole.
+        user: the attendee.
+        server: the server's name.
+        memory_bytes: the most.
+        at: when that was, in wall-clock seconds since the epoch.
+    """
+
+    lease_id: str
+    kernel_id: str = ""
+    user: str
+    server: str
+    memory_bytes: int
+    at: float
+
+
+class Store:
+    """One file. Every call opens it anew, so that a mended disk is found again.
+
+    Args:
+        path: the file; only its owner may read it.
+        keep: how many events, and as many peaks, stay in it.
+    """
+
+    def __init__(self, path: Path, keep: int) -> None:
+        self._path = path
+        self._keep = keep
+        self._engine: Engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+        self._is_ready = False
+
+    def load(self) -> tuple[list[Recorded], list[Peak]]:
+        """Return what is in it, oldest first."""
+        with self._begin() as connection:
+            events = [
+                Recorded(
+                    id=row.id, origin=row.origin, event=EVENT.validate_json(row.event)
+                )
+                for row in connection.execute(select(_EVENTS).order_by(_EVENTS.c.id))
+            ]
+            peaks = [
+                Peak(**row._mapping)
+                for row in connection.execute(select(_PEAKS).order_by(_PEAKS.c.at))
+            ]
+        return events, peaks
+
+    def write(self, events: Iterable[Recorded], peaks: Iterable[Peak]) -> None:
+        """Add events, set peaks, and remove what is too old. Again does no harm."""
+        event_rows = [
+            {
+                "id": recorded.id,
+                "origin": recorded.origin,
+                "sequence": recorded.event.sequence,
+                "event": EVENT.dump_json(recorded.event),
+            }
+            for recorded in events
+        ]
+        peak_rows = [
+            {column.name: getattr(peak, column.name) for column in _PEAKS.c}
+            for peak in peaks
+        ]
+        with self._begin() as connection:
+            if event_rows:
+                connection.execute(insert(_EVENTS).on_conflict_do_nothing(), event_rows)
+            if peak_rows:
+                statement = insert(_PEAKS)
+                connection.execute(
+                    statement.on_conflict_do_update(
+                        index_elements=["lease_id", "kernel_id"],
+                        set_={
+                            "memory_bytes": statement.excluded.memory_bytes,
+                            "at": statement.excluded.at,
+                        },
+                    ),
+                    peak_rows,
+                )
+            self._prune(connection)
+
+    def _begin(self):  # type: ignore[no-untyped-def]  # SQLAlchemy's context manager
+        if not self._is_ready:
+            self._prepare()
+        return self._engine.begin()
+
+    def _prepare(self) -> None:
+        """Make the file, or see that this code knows what is in it."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        # Made before SQLite makes it: it names attendees and what they run.
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._path.chmod(0o600)
+        with self._engine.connect() as connection:
+            version = connection.execute(text("PRAGMA user_version")).scalar_one()
+            if version > SCHEMA_VERSION:
+                raise GpuWorkshopError(
+                    f"{self._path} was written by a newer version of this package "
+                    f"(schema {version}, this one knows {SCHEMA_VERSION}). Upgrade "
+                    "the package, or move the file away."
+                )
+            connection.execute(text("PRAGMA journal_mode = WAL"))
+            connection.commit()
+            _METADATA.create_all(connection)
+            connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
+            connection.commit()
+        self._is_ready = True
+
+    def _prune(self, connection: Connection) -> None:
+        latest = select(_EVENTS.c.id).order_by(_EVENTS.c.id.desc()).limit(1)
+        last_old_id = connection.execute(latest.offset(self._keep)).scalar()
+        if last_old_id is not None:
+            connection.execute(delete(_EVENTS).where(_EVENTS.c.id <= last_old_id))
+        newest = select(_PEAKS.c.at).order_by(_PEAKS.c.at.desc()).limit(1)
+        oldest_kept = connection.execute(newest.offset(self._keep)).scalar()
+        if oldest_kept is not None:
+            connection.execute(delete(_PEAKS).where(_PEAKS.c.at <= oldest_kept))
