@@ -43,7 +43,7 @@ class Device:
 
     def capacity_bytes(self, keep_free_bytes: int, oversubscribe: float) -> int:
         """Return what may be promised: the shareable memory, so many times."""
-        # Rounded, for 2.3 times 10 GB is a byte short of 23 GB in floating point.
+        # Rounded, for 1.13 times 10 GB is a byte short of 11.3 GB in floating point.
         return round(self.shareable_bytes(keep_free_bytes) * oversubscribe)
 
 

@@ -194,9 +194,7 @@ def _rooms(
 
 
 def _capacity(device: Device, rules: PlacementRules) -> int:
-    """Return what may be promised on a device, in bytes."""
-    # Rounded, for 2.3 times 10 GB is a byte short of 23 GB in floating point.
-    return round(device.shareable_bytes(rules.keep_free_bytes) * rules.oversubscribe)
+    return device.capacity_bytes(rules.keep_free_bytes, rules.oversubscribe)
 
 
 def _observe(

@@ -194,6 +194,15 @@ def test_a_whole_gpu_is_not_one_with_somebody_on_it():
     assert room.refused(Share.parse("1 gpu"))
 
 
+@pytest.mark.parametrize(("spare", "fit"), [(0, 2), (-1, 1)])
+def test_the_last_byte_is_not_promised_twice(spare: int, fit: int):
+    device = replace(gpus(1).devices[0], memory_bytes=8 * GIB + KEEP_FREE + spare)
+    room = Room(Inventory(devices=(device,)))
+    share = Share.parse("4GiB")
+    room.fill(fit, share)
+    assert room.refused(share).reason.startswith(f"The GPU is taken: {fit} of {fit} ")
+
+
 def test_a_quarantined_lease_takes_its_share_in_full():
     room = Room(gpus(1))
     for lease in room.fill(5):

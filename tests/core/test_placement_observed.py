@@ -145,7 +145,15 @@ def test_a_gpu_that_nobody_observed_is_judged_by_the_ledger_alone():
 
 @pytest.mark.parametrize(
     ("factor", "parts", "fit"),
-    [(1.0, 5, 5), (1.2, 5, 6), (1.5, 4, 6), (2.0, 5, 10), (2.3, 10, 23), (3.0, 1, 3)],
+    [
+        (1.0, 5, 5),
+        (1.13, 100, 113),
+        (1.2, 5, 6),
+        (1.5, 4, 6),
+        (2.0, 5, 10),
+        (2.3, 10, 23),
+        (3.0, 1, 3),
+    ],
 )
 @pytest.mark.parametrize("memory", [10_000_000_000, 16 * GIB])
 @pytest.mark.parametrize("observed", [True, False])
@@ -170,3 +178,17 @@ def test_a_whole_gpu_stands_alone_however_oversubscribed():
     room.arrive(Share.parse("1 gpu"))
     assert isinstance(room.ask(Share.parse("1 gpu")), Refused)
     assert isinstance(room.ask(Share.parse("1GiB")), Refused)
+
+
+def test_what_leases_use_is_part_of_what_is_oversubscribed():
+    room = Room(gpus(1), rules=PlacementRules(oversubscribe=2.0))
+    share = Share.parse("8GiB")
+    held: dict[str, int] = {}
+    for _ in range(2):
+        held[
+            room.arrive(share, uses=use(0, 16 * GIB - sum(held.values()), held)).id
+        ] = 8 * GIB
+    # The memory is all in use, and half of what may be promised is still to be had.
+    for _ in range(2):
+        room.arrive(share, uses=use(0, 0, held))
+    assert isinstance(room.ask(share, uses=use(0, 0, held)), Refused)
