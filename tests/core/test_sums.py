@@ -164,6 +164,7 @@ def test_a_share_that_the_context_eats_is_noted() -> None:
         (40, 4, 2.0, 5),
         (7, 3, 1.2, 3),  # 3 on one device: 2 parts, 1.2 times, hold only 2
         (23, 1, 1.15, 20),
+        (21, 1, 1.4, 15),  # in floating point 21 / 1.4 is a little more than 15
         (100_000, 1, 1.0, MOST_PARTS),
     ],
 )
@@ -171,6 +172,12 @@ def test_parts_are_cut_so_that_all_find_a_place(
     attendees: int, devices: int, oversubscribe: float, parts: int
 ) -> None:
     assert parts_for(attendees, devices, oversubscribe) == parts
+
+
+def test_no_place_is_lost_to_floating_point() -> None:
+    """25 GiB times 1.15 is a byte short of 23 times 1.25 GiB where it is cut off."""
+    inventory = inventory_of([25 * GIB])
+    assert sum_of("1/20", inventory, keep_free_bytes=0, oversubscribe=1.15).places == 23
 
 
 oversubscriptions = st.integers(100, 1000).map(lambda percent: percent / 100)

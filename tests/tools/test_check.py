@@ -46,6 +46,11 @@ def test_without_a_file_it_is_the_sum_of_an_empty_workshop(
     [
         ("attendees: 40", 0, "Enough: 40 places for 40 attendees, none to spare."),
         (
+            "attendees: 30\ngpus: {exclude: [3]}",
+            0,
+            "Enough: 30 places for 30 attendees",
+        ),
+        (
             "attendees: 18\ngpus: {attendees_per_gpu: 5}",
             0,
             "Enough: 20 places for 18 attendees, 2 to spare.",
