@@ -59,13 +59,15 @@ class Prepared:
         compiled: Any = statement.compile(dialect=dialect)
         self._sql = str(compiled)
         self._names: Sequence[str] | None = compiled.positiontup
+        self._constants = {k: v for k, v in compiled.params.items() if v is not None}
 
     def run(self, connection: Connection, *rows: Mapping[str, Any]) -> int:
         """Execute it for each row; return how many rows of the table it changed."""
         names = self._names
+        filled = ({**self._constants, **row} for row in rows)
         values: list[Any] = [
-            dict(row) if names is None else tuple(row[name] for name in names)
-            for row in rows
+            row if names is None else tuple(row[name] for name in names)
+            for row in filled
         ]
         one_or_more = values[0] if len(values) == 1 else values
         return connection.exec_driver_sql(self._sql, one_or_more).rowcount
@@ -222,7 +224,7 @@ def _prepare_file(path: Path) -> None:
             f"runs the hub write to {path.parent}, or set ledger_url to another place."
         ) from error
     for place in (path, path.parent):
-        if not os.access(place, os.W_OK):
+        if not os.access(place, os.W_OK, effective_ids=True):
             raise LedgerError(
                 f"The ledger {path} cannot be written: no permission to write to "
                 f"{place}. Let the user that runs the hub write there, or set "
