@@ -1,0 +1,199 @@
+"""Calling attendees' servers: they may be anything."""
+
+import asyncio
+import json
+from contextlib import closing
+
+import pytest
+
+from jupyterhub_gpuworkshop.core.errors import ServerError
+from jupyterhub_gpuworkshop.core.snapshot import KernelState
+from jupyterhub_gpuworkshop.service.servers import Servers
+
+from .attendee_server import TOKEN, AttendeeServer
+
+ID = "0f0e0d0c-0000-4000-8000-000000000001"
+OTHER = "0f0e0d0c-0000-4000-8000-000000000002"
+
+
+def model(**changes):
+    return {
+        "id": ID,
+        "name": "python3",
+        "execution_state": "idle",
+        "last_activity": "2026-11-20T10:00:00.000000Z",
+        "connections": 1,
+        **changes,
+    }
+
+
+@pytest.fixture
+async def attendee(tmp_path):
+    server = AttendeeServer(tmp_path).start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def servers():
+    with closing(Servers(timeout_seconds=30)) as calling:
+        yield calling
+
+
+async def ask(servers, attendee):
+    answers = await servers.poll((attendee.info,))
+    return answers[("ada", "")]
+
+
+async def test_a_server_says_what_its_kernels_do(attendee, servers):
+    attendee.answers["api/kernels"] = (200, [model(), model(id=OTHER, connections=-1)])
+    answer = await ask(servers, attendee)
+    assert answer.problem == ""
+    kernel = answer.kernels[ID]
+    assert kernel.state is KernelState.IDLE
+    assert kernel.last_activity == "2026-11-20T10:00:00.000000Z"
+    assert (kernel.connections, answer.kernels[OTHER].connections) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        ("busy", KernelState.BUSY),
+        ("starting", KernelState.STARTING),
+        ("restarting", KernelState.STARTING),
+        ("dead", KernelState.UNKNOWN),
+        ("a" * 5000, KernelState.UNKNOWN),
+    ],
+)
+async def test_a_state_nobody_knows_is_unknown(attendee, servers, said, state):
+    attendee.answers["api/kernels"] = (200, [model(execution_state=said)])
+    assert (await ask(servers, attendee)).kernels[ID].state is state
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff\xfe\x00",
+        b"<html>hello</html>",
+        b"[" * 100_000,
+        b'[{"id": ' + b"9" * 50_000 + b"}]",
+        b"[" + b" " * 3_000_000 + b"]",
+        {"message": "hello"},
+        "kernels",
+        None,
+        [1, 2],
+        [model(id="../../hub/api/shutdown")],
+        [model(id=7)],
+        [model(execution_state=None)],
+        [model(execution_state=["idle"])],
+        [model(last_activity="<script>")],
+        [model(last_activity={"a": 1})],
+        [model(), model()],
+        [{}],
+        [model(id=f"{i:08x}-0000-4000-8000-000000000000") for i in range(201)],
+    ],
+    ids=lambda body: repr(body)[:30],
+)
+async def test_nonsense_makes_a_server_unknown(attendee, servers, body):
+    attendee.answers["api/kernels"] = (200, body)
+    answer = await ask(servers, attendee)
+    assert answer.kernels is None
+    assert answer.problem
+    assert len(answer.problem) < 400
+
+
+@pytest.mark.parametrize("status", [204, 302, 401, 403, 404, 500, 503])
+async def test_any_other_status_makes_a_server_unknown(attendee, servers, status):
+    attendee.answers["api/kernels"] = (status, b"" if status == 204 else b"/elsewhere")
+    answer = await ask(servers, attendee)
+    assert answer.kernels is None
+
+
+async def test_a_redirect_is_not_followed(attendee, servers):
+    target = f"http://127.0.0.1:{attendee.port}/user/ada/api/sessions"
+    attendee.answers["api/kernels"] = (302, target)
+    assert (await ask(servers, attendee)).kernels is None
+    assert len(attendee.asked) == 1
+
+
+async def test_a_server_that_never_answers_holds_up_nobody(attendee, tmp_path):
+    silent = AttendeeServer(tmp_path, user="bob").start()
+    silent.answers["api/kernels"] = (200, asyncio.sleep)
+    with closing(Servers(timeout_seconds=0.2)) as servers:
+        answers = await servers.poll((silent.info, attendee.info))
+    await silent.stop()
+    assert answers[("bob", "")].kernels is None
+    assert answers[("ada", "")].kernels == {}
+
+
+async def test_a_server_that_is_not_there_is_unknown(attendee, servers):
+    info = attendee.info
+    await attendee.stop()
+    answers = await servers.poll((info,))
+    assert answers[("ada", "")].kernels is None
+
+
+async def test_no_header_is_good_anywhere_else_and_no_call_leaves_a_trace(
+    attendee, servers
+):
+    kernel_id = attendee.start_kernel()
+    await ask(servers, attendee)
+    await servers.kernel(attendee.info, kernel_id)
+    await servers.restart(attendee.info, kernel_id)
+    await servers.stop(attendee.info, kernel_id)
+    assert len(attendee.headers) == 5
+    for headers in attendee.headers:
+        assert headers.pop("Authorization") == f"token {TOKEN}"
+        assert set(headers) <= {
+            "Accept",
+            "Connection",
+            "Content-Length",
+            "Content-Type",
+            "Host",
+            "User-Agent",
+        }
+    assert all(asked.endswith("?no_track_activity=1") for asked in attendee.asked)
+
+
+async def test_sessions_are_asked_for_when_a_kernel_is_new_and_seldom_else(
+    attendee, servers
+):
+    attendee.answers["api/kernels"] = (200, [model()])
+    attendee.answers["api/sessions"] = lambda: (
+        200,
+        [{"path": "a\nb.ipynb" + "x" * 900, "kernel": {"id": ID}}],
+    )
+    for _ in range(5):
+        answer = await ask(servers, attendee)
+    assert answer.notebooks[ID].startswith("a b.ipynb")
+    assert len(answer.notebooks[ID]) == 300
+    sessions = [asked for asked in attendee.asked if "sessions" in asked]
+    assert len(sessions) == 2
+
+
+@pytest.mark.parametrize(
+    "sessions",
+    [{}, [1], [{"kernel": 3}], [{"path": 1, "kernel": {"id": ID}}], b"junk"],
+    ids=repr,
+)
+async def test_nonsense_for_sessions_costs_the_names_and_nothing_else(
+    attendee, servers, sessions
+):
+    attendee.answers["api/kernels"] = (200, [model()])
+    attendee.answers["api/sessions"] = (200, sessions)
+    answer = await ask(servers, attendee)
+    assert set(answer.kernels) == {ID}
+    assert not any(answer.notebooks.values())
+
+
+async def test_one_kernel_read_again_must_be_that_kernel(attendee, servers):
+    attendee.answers[f"api/kernels/{ID}"] = (200, json.dumps(model(id=OTHER)).encode())
+    with pytest.raises(ServerError, match="another kernel"):
+        await servers.kernel(attendee.info, ID)
+
+
+async def test_a_server_that_refuses_to_restart_is_told(attendee, servers):
+    attendee.answers[f"api/kernels/{ID}/restart"] = (500, b"")
+    with pytest.raises(ServerError, match="status 500"):
+        await servers.restart(attendee.info, ID)
