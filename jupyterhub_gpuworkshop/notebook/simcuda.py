@@ -28,6 +28,7 @@ import re
 import threading
 import time
 import weakref
+from fractions import Fraction
 from pathlib import Path
 from typing import Iterator
 
@@ -51,7 +52,7 @@ __all__ = [
     "memory_info",
 ]
 
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]+)\s*")
+_SIZE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([a-zA-Z]+)\s*")
 _SIZE_UNITS = {"b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4}
 for _power, _letter in enumerate("kmgt", start=1):
     _SIZE_UNITS[_letter] = _SIZE_UNITS[_letter + "ib"] = 1024**_power
@@ -340,7 +341,7 @@ def _parse_size(size: int | str) -> int:
             raise ValueError(
                 f"{size!r} is not a size. Write for example 2GiB or 512MiB."
             )
-        return int(float(match.group(1)) * factor)
+        return int(Fraction(match.group(1)) * factor)
     if isinstance(size, bool) or not isinstance(size, int):
         raise TypeError(f"A size is a number of bytes or a text, not {size!r}.")
     if size < 0:

@@ -296,7 +296,7 @@ def test_a_device_is_never_more_than_busy(
     assert sorted(p.utilisation or 0 for p in sample.processes) == [0.7, 0.8]
 
 
-NONSENSE = [10**400, -5, 1.5, True, None, "9", [], {}]
+NONSENSE = [10**400, -(10**400), -5, 1.5, float("nan"), True, None, "9", [], {}]
 
 
 @pytest.mark.parametrize("value", NONSENSE, ids=lambda v: str(v)[:9])

@@ -88,6 +88,13 @@ def test_allocated_memory_is_missing_for_all_and_freed_memory_comes_back(
     assert "freed" in one.run("repr(weights)")
 
 
+def test_a_record_that_becomes_shorter_is_read_all_the_same(start: Start) -> None:
+    one, other = start(), start()
+    one.run("kept, dropped = simcuda.allocate(1), simcuda.allocate('3GiB')")
+    one.run("dropped.free()")
+    assert other.run("simcuda.memory_info()[0]") == 4 * GIB - 1
+
+
 def test_a_buffer_is_freed_by_with_and_by_the_garbage_collector(start: Start) -> None:
     kernel = start()
     kernel.run(
@@ -197,6 +204,15 @@ def test_threads_that_take_and_drop_memory_leave_nothing_behind(start: Start) ->
     kernel.run(CHURN)
     assert kernel.run("churn()") == []
     assert kernel.run("simcuda.memory_info()[0]") == 4 * GIB
+    assert other.run("simcuda.memory_info()[0]") == 4 * GIB
+
+
+def test_memory_dropped_in_the_middle_of_a_call_is_given_back_when_it_ends(
+    start: Start,
+) -> None:
+    kernel, other = start(), start()
+    kernel.run("weights = simcuda.allocate('1GiB')")
+    kernel.run("with simcuda._context._alone():\n    del weights; gc.collect()")
     assert other.run("simcuda.memory_info()[0]") == 4 * GIB
 
 
