@@ -121,9 +121,9 @@ def check(
 )
 @click.option(
     "--port",
-    type=click.IntRange(1, 65535),
+    type=click.IntRange(0, 65535),
     default=8000,
-    help="Where the hub listens on 127.0.0.1.",
+    help="Where the hub listens on 127.0.0.1; 0 for any port that is free.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @click.option("--seed", type=int, help="Makes the robots' plans repeatable.")

@@ -1,0 +1,68 @@
+# Needs Python >= 3.10 with venv, git and make; .venv and all that is in it are made
+# here. ARGS is handed on: make demo ARGS="--attendees 12 --idle-timeout 20s"
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+DEV := $(VENV)/.installed
+DOCS := $(VENV)/.installed-docs
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help demo test bench docs lint clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make demo   a GPU workshop on this machine, without a GPU'
+	@echo 'make test   the tests'
+	@echo 'make bench  the benchmarks'
+	@echo 'make docs   the documentation, into docs/_build/html'
+	@echo 'make lint   formatting, types and import contracts'
+	@echo 'make clean  remove .venv and what was built'
+	@echo 'ARGS="..."  is handed on; PYTHON=... chooses the Python'
+
+# `exec`: what make starts is the program itself, so that signals reach it.
+demo: $(DEV)
+	@exec $(BIN)/gpuworkshop demo $(ARGS)
+
+test: $(DEV)
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+bench: $(DEV)
+	@exec $(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(DOCS)
+	@exec $(BIN)/python -m sphinx -W -n -b html docs docs/_build/html $(ARGS)
+
+lint: $(DEV)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+clean:
+	@rm -rf $(VENV) build dist docs/_build .pytest_cache .mypy_cache .ruff_cache \
+	  .hypothesis .import_linter_cache htmlcov .coverage .coverage.* *.egg-info
+
+# stdout belongs to the program: everything here speaks on stderr.
+$(DEV): setup.cfg pyproject.toml $(BIN)/python
+	@echo 'Installing into $(VENV) ...' >&2
+	@$(PIP) install -e '.[demo,test]' >&2
+	@touch $@
+
+$(DOCS): $(DEV)
+	@echo 'Installing what builds the documentation into $(VENV) ...' >&2
+	@$(PIP) install -e '.[docs]' >&2
+	@touch $@
+
+$(BIN)/python:
+	@command -v '$(PYTHON)' >/dev/null || { \
+	  echo '$(PYTHON) is not there. Name one: make PYTHON=/path/to/python3.' >&2; \
+	  exit 1; }
+	@'$(PYTHON)' -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "$$('$(PYTHON)' --version) is too old: this needs 3.10 or later." \
+	    'Name one: make PYTHON=/path/to/python3.' >&2; exit 1; }
+	@'$(PYTHON)' -c 'import ensurepip, venv' || { \
+	  echo 'This Python cannot make virtual environments: install its venv' \
+	    'package (Debian and Ubuntu: apt install python3-venv).' >&2; exit 1; }
+	@'$(PYTHON)' -m venv $(VENV) >&2 || { rm -rf $(VENV); exit 1; }
