@@ -155,8 +155,15 @@ def test_a_damaged_page_is_found_at_the_start(path: Path) -> None:
     with closing(DurableLedger(f"sqlite:///{path}")) as ledger:
         for number in range(100):
             ledger.add(lease(str(number), f"u{number}"))
+    # The index: nothing that happens at the start would read it.
+    with closing(sqlite3.connect(path)) as other:
+        (page,) = other.execute(
+            "SELECT rootpage FROM sqlite_master "
+            "WHERE name = 'gpuworkshop_one_active_lease'"
+        ).fetchone()
+        (size,) = other.execute("PRAGMA page_size").fetchone()
     whole = bytearray(path.read_bytes())
-    whole[4096 * 3 :] = os.urandom(len(whole) - 4096 * 3)
+    whole[(page - 1) * size : page * size] = b"\xff" * size
     path.write_bytes(whole)
     with pytest.raises(LedgerError, match="malformed"):
         DurableLedger(f"sqlite:///{path}")
