@@ -62,6 +62,8 @@ class OneThread:
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._busy_since: float | None = None
+        # Who waits here waits for a call that is on time, never for one that hangs.
+        self._turn = asyncio.Lock()
 
     async def call(self, function: Callable[[], T], timeout_seconds: float) -> T:
         """Return what the function returns.
@@ -69,21 +71,22 @@ class OneThread:
         Raises:
             CallHangs: it, or the call before it, has not come back.
         """
-        if self._busy_since is not None:
-            raise self._hangs(time.monotonic() - self._busy_since)
-        if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._run, name=f"gpuworkshop: {self._what}", daemon=True
-            )
-            self._thread.start()
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._busy_since = time.monotonic()
-        self._jobs.put(lambda: self._do(function, loop, future))
-        try:
-            return await asyncio.wait_for(future, timeout_seconds)
-        except asyncio.TimeoutError:
-            raise self._hangs(timeout_seconds) from None
+        async with self._turn:
+            if self._busy_since is not None:
+                raise self._hangs(time.monotonic() - self._busy_since)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name=f"gpuworkshop: {self._what}", daemon=True
+                )
+                self._thread.start()
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[T] = loop.create_future()
+            self._busy_since = time.monotonic()
+            self._jobs.put(lambda: self._do(function, loop, future))
+            try:
+                return await asyncio.wait_for(future, timeout_seconds)
+            except asyncio.TimeoutError:
+                raise self._hangs(timeout_seconds) from None
 
     def _hangs(self, seconds: float) -> CallHangs:
         return CallHangs(f"{self._what} has not answered for {seconds:.0f} s.")

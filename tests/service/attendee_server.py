@@ -7,6 +7,7 @@ process, as a real server's are of the server's.
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -23,7 +24,7 @@ from jupyterhub_gpuworkshop.machine.processes import read_process
 TOKEN = "opens-this-server-and-nothing-else"
 ROOT = Path(__file__).parent.parent.parent
 PROGRAM = """
-import sys, threading
+import sys
 from jupyterhub_gpuworkshop.notebook import simcuda
 held = []
 print("ready", flush=True)
@@ -49,8 +50,8 @@ class Kernel:
         assert self.process.stdout.readline() == "done\n"
 
     def end(self):
-        """Kill it and wait for its end."""
-        self.process.kill()
+        """Kill it, with all that it started, and wait for its end."""
+        os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.process.stdin.close()
         self.process.stdout.close()

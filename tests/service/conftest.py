@@ -1,0 +1,13 @@
+"""What the service's tests share."""
+
+import pytest
+
+from .world import World
+
+
+@pytest.fixture
+async def world(tmp_path):
+    """Return a simulated machine with one attendee, and the service watching it."""
+    made = await World(tmp_path).open()
+    yield made
+    await made.close()

@@ -1,0 +1,383 @@
+"""The real service: who may see what, how it starts and how it ends."""
+
+import asyncio
+import json
+import re
+import signal
+
+import pytest
+from bs4 import BeautifulSoup
+
+from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice
+from jupyterhub_gpuworkshop.core.units import GIB
+from jupyterhub_gpuworkshop.core.wire import (
+    REPLY,
+    REPORT,
+    Event,
+    EventKind,
+    Report,
+    ServerInfo,
+)
+from jupyterhub_gpuworkshop.machine.simulated import create_devices
+from jupyterhub_gpuworkshop.service.app import GpuService
+
+from .service_process import PREFIX, SECRET, ServiceProcess
+from .stub_hub import StubHub
+
+
+def lease(user, device):
+    return Lease(
+        id=f"lease-of-{user}",
+        user=user,
+        server="",
+        share="1/5",
+        granted_at=1.0,
+        devices=(
+            LeasedDevice(
+                uuid=device.uuid,
+                label="0",
+                memory_bytes=3 * GIB,
+                total_bytes=16 * GIB,
+            ),
+        ),
+    )
+
+
+def granted(sequence, user):
+    return Event(
+        sequence=sequence,
+        at=1.0,
+        kind=EventKind.LEASE_GRANTED,
+        user=user,
+        reason=f"granted to {user}",
+    )
+
+
+@pytest.fixture
+async def hub():
+    stub = StubHub()
+    yield stub
+    await stub.stop()
+
+
+@pytest.fixture
+async def service(tmp_path, hub):
+    """Return a service with two attendees on one simulated GPU, after a report."""
+    (device,) = create_devices(tmp_path / "gpus", 1, 16 * GIB)
+    workshop = {
+        "gpus": {"source": "simulated", "simulated_dir": str(tmp_path / "gpus")},
+        "monitor": {"interval": "0.5s"},
+    }
+    process = ServiceProcess(tmp_path, workshop, hub_port=hub.port).start()
+    try:
+        await process.is_up()
+        report = Report(
+            hub_id="hub",
+            sent_at=1.0,
+            leases=(lease("ada", device), lease("bob", device)),
+            servers=(
+                ServerInfo(
+                    lease_id="lease-of-bob",
+                    user="bob",
+                    server="",
+                    url="http://127.0.0.1:1/",
+                    token="bobs-token",
+                ),
+            ),
+            events=(granted(1, "ada"), granted(2, "bob")),
+        )
+        response = await process.report(REPORT.dump_json(report))
+        assert response.code == 200, response.body
+        reply = REPLY.validate_json(response.body)
+        assert reply.acknowledged == 2
+        while True:
+            if (await api(process, "organiser-token"))["leases"]:
+                break
+            await asyncio.sleep(0.05)
+        yield process
+    finally:
+        process.end()
+
+
+async def api(process, token, path="api/v1/snapshot"):
+    response = await process.get(path, headers={"Authorization": f"token {token}"})
+    assert response.code == 200, response.body
+    return json.loads(response.body)
+
+
+@pytest.mark.parametrize("token", ["admin-token", "organiser-token", "service-token"])
+async def test_an_organiser_sees_everything(service, token):
+    view = await api(service, token)
+    assert {x["user"] for x in view["leases"]} == {"ada", "bob"}
+    (device,) = view["devices"]
+    assert device["memory_total_bytes"] == 16 * GIB
+    assert (device["leases"], device["promised_bytes"]) == (2, 6 * GIB)
+    assert view["age_seconds"] >= 0
+    assert view["needed"] is False
+    events = await api(service, token, "api/v1/events?after=0&limit=10")
+    assert [e["user"] for e in events] == ["ada", "bob"]
+
+
+async def test_an_attendee_sees_her_own_and_the_totals(service):
+    view = await api(service, "ada-token")
+    assert [x["user"] for x in view["leases"]] == ["ada"]
+    assert view["devices"][0]["leases"] == 2
+    events = await api(service, "ada-token", "api/v1/events")
+    page = await service.get("", headers={"Authorization": "token ada-token"})
+    for text in (json.dumps(view), json.dumps(events), page.body.decode()):
+        assert "ada" in text
+        assert "bob" not in text
+    assert view["problems"] == []
+
+
+async def test_a_service_called_like_an_attendee_sees_only_totals(service):
+    view = await api(service, "reading-service-token")
+    assert (view["leases"], len(view["devices"])) == ([], 1)
+
+
+@pytest.mark.parametrize("path", ["api/v1/snapshot", "api/v1/events", ""])
+async def test_who_has_no_scope_for_it_sees_nothing(service, path):
+    response = await service.get(
+        path, headers={"Authorization": "token stranger-token"}
+    )
+    assert response.code == 403
+    assert b"Ask the organiser" in response.body
+    assert b"bob" not in response.body
+
+
+@pytest.mark.parametrize("path", ["api/v1/snapshot", "api/v1/events"])
+async def test_a_program_without_a_token_is_told_to_send_one(service, path):
+    for headers in ({}, {"Authorization": "token junk"}, {"Cookie": "a=b"}):
+        response = await service.get(path, headers=headers)
+        assert response.code == 401
+        assert "token" in json.loads(response.body)["message"]
+
+
+async def test_a_person_logs_in_at_the_hub_and_comes_back(service):
+    asked = await service.get("")
+    assert asked.code == 302
+    location = asked.headers["Location"]
+    assert location.startswith("/hub/api/oauth2/authorize?")
+    state = re.search(r"[?&]state=([^&]+)", location)[1]
+    cookie = asked.headers["Set-Cookie"].split(";")[0]
+    back = await service.get(
+        f"oauth_callback?code=ada-token&state={state}", headers={"Cookie": cookie}
+    )
+    assert (back.code, back.headers["Location"]) == (302, PREFIX)
+    cookies = [
+        c.split(";")[0]
+        for c in back.headers.get_list("Set-Cookie")
+        if c.startswith("service-gpuworkshop=")
+    ]
+    page = await service.get("", headers={"Cookie": cookies[-1]})
+    assert page.code == 200
+    assert "Your share" in page.body.decode()
+
+
+async def test_a_hub_that_does_not_answer_opens_nothing(service, hub):
+    hub.broken = True
+    response = await service.get(
+        "api/v1/snapshot", headers={"Authorization": "token new-token"}
+    )
+    assert response.code == 503
+    message = json.loads(response.body)["message"]
+    assert "JupyterHub" in message
+    assert "127.0.0.1" not in message
+
+
+@pytest.mark.parametrize(
+    "query", ["after=x", "after=-1", "limit=0", "limit=1001", "after=" + "9" * 40]
+)
+async def test_a_bad_query_is_told_as_json(service, query):
+    response = await service.get(
+        f"api/v1/events?{query}", headers={"Authorization": "token ada-token"}
+    )
+    assert response.code == 400
+    assert query.split("=")[0] in json.loads(response.body)["message"]
+
+
+async def test_events_come_in_portions_oldest_first(service):
+    events = await api(service, "admin-token", "api/v1/events?limit=1")
+    assert [e["id"] for e in events] == [1]
+    events = await api(service, "admin-token", "api/v1/events?after=1")
+    assert [(e["id"], e["kind"]) for e in events] == [(2, "lease_granted")]
+
+
+async def test_the_page_shows_the_same_without_a_script(service):
+    page = await service.get("", headers={"Authorization": "token organiser-token"})
+    policy = page.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    soup = BeautifulSoup(page.body, "html.parser")
+    assert soup.find("script") is None
+    assert not soup.find_all(style=True)
+    text = soup.get_text(" ", strip=True)
+    assert "0 MiB of 16 GiB" in text
+    assert "0 MiB of 3 GiB" in text
+    assert "The server of bob is unknown" in text
+    assert "granted to ada" in text
+    assert "No process is using a GPU." in text
+    assert "reaper" not in text.lower()
+    assert "holder" not in text.lower()
+    style = soup.find("link", rel="stylesheet")["href"]
+    assert (await service.get(style.removeprefix(PREFIX))).code == 200
+
+
+async def test_nothing_that_is_shown_holds_a_token(service):
+    page = await service.get("", headers={"Authorization": "token organiser-token"})
+    view = json.dumps(await api(service, "organiser-token"))
+    health = await service.get("health")
+    for text in (page.body.decode(), view, health.body.decode()):
+        for secret in ("bobs-token", SECRET, "the-services-own-token"):
+            assert secret not in text
+    assert json.loads(health.body) == {"status": "ok"}
+
+
+@pytest.mark.parametrize("secret", ["", "wrong", SECRET + " "])
+async def test_only_the_hub_may_report(service, secret):
+    body = REPORT.dump_json(Report(hub_id="evil", sent_at=9.0))
+    response = await service.get(
+        "link",
+        method="POST",
+        body=body,
+        headers={"Authorization": f"Bearer x{secret}"} if secret else {},
+    )
+    assert response.code == 403
+    assert (await api(service, "admin-token"))["leases"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"junk", b"[]", b'{"hub_id": 3}', b'{"hub_id": "a", "sent_at": "x"}']
+)
+async def test_a_report_that_does_not_fit_is_refused_whole(service, body):
+    response = await service.report(body)
+    assert response.code == 400
+    assert "does not fit" in json.loads(response.body)["message"]
+    assert (await api(service, "admin-token"))["leases"]
+
+
+async def test_who_does_not_know_the_secret_cannot_send_much(service):
+    big = b"x" * 3_000_000
+    try:
+        response = await service.report(big, secret="wrong")
+    except OSError:
+        pass  # the connection was closed while we wrote
+    else:
+        assert response.code in (400, 403, 599)
+    assert (await service.report(big)).code == 400
+
+
+async def test_the_history_outlives_the_service(service):
+    service.process.send_signal(signal.SIGTERM)
+    assert await service.ended() == 0
+    service.start()
+    await service.is_up()
+    while True:
+        if events := await api(service, "admin-token", "api/v1/events"):
+            break
+        await asyncio.sleep(0.05)
+    assert [e["user"] for e in events] == ["ada", "bob"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+async def test_without_gpus_it_serves_and_ends_on_a_signal(tmp_path, signum):
+    workshop = {"gpus": {"source": "simulated", "simulated_dir": str(tmp_path / "no")}}
+    process = ServiceProcess(tmp_path, workshop).start()
+    try:
+        await process.is_up()
+        while True:
+            body = REPORT.dump_json(Report(hub_id="hub", sent_at=1.0))
+            reply = REPLY.validate_json((await process.report(body)).body)
+            if reply.inventory is not None:
+                break
+            await asyncio.sleep(0.05)
+        assert "Cannot read the simulated GPUs" in reply.inventory.problem
+        process.process.send_signal(signum)
+        assert await process.ended() == 0
+    finally:
+        process.end()
+    assert "Traceback" not in process.log.read_text()
+
+
+HANGING = """
+import sys, time
+from jupyterhub_gpuworkshop.service import app
+
+class Hanging:
+    def inventory(self):
+        while True:
+            time.sleep(3600)
+
+app.open_source = lambda name, **kwargs: Hanging()
+app.GpuService.launch_instance(sys.argv[1:])
+"""
+
+
+async def test_a_driver_that_hangs_keeps_the_service_from_nothing(tmp_path):
+    process = ServiceProcess(tmp_path, {}, program=HANGING).start()
+    try:
+        await process.is_up()
+        body = REPORT.dump_json(Report(hub_id="hub", sent_at=1.0))
+        assert (await process.report(body)).code == 200
+        process.process.send_signal(signal.SIGINT)
+        assert await process.ended() == 0
+    finally:
+        process.end()
+
+
+async def test_a_managed_service_ends_when_the_hub_is_gone(tmp_path):
+    process = ServiceProcess(tmp_path, {}, JUPYTERHUB_SERVICE_NAME="gpuworkshop")
+    # The shell stands for the hub: it starts the service and is killed.
+    process.command = [
+        "/bin/sh",
+        "-c",
+        '"$@" & echo $! > service.pid; wait',
+        "hub",
+        *process.command,
+    ]
+    process.start()
+    try:
+        await process.is_up()
+        process.process.kill()
+        process.process.wait()
+        while True:
+            try:
+                await process.get("health")
+            except OSError:
+                break
+            await asyncio.sleep(0.05)
+    finally:
+        process.end()
+    assert "is gone" in process.log.read_text()
+
+
+async def test_a_mistake_in_the_workshop_file_ends_it_with_a_sentence(tmp_path):
+    (tmp_path / "workshop.yaml").write_text("idle:\n  after: soon\n")
+    process = ServiceProcess(tmp_path, str(tmp_path / "workshop.yaml")).start()
+    try:
+        assert await process.ended() == 1
+    finally:
+        process.end()
+    log = process.log.read_text()
+    assert "idle.after" in log
+    assert "Traceback" not in log
+
+
+async def test_a_port_that_is_taken_ends_it_with_a_sentence(service, tmp_path):
+    second = ServiceProcess(tmp_path, {})
+    second.log = tmp_path / "second.log"
+    second.environment["JUPYTERHUB_SERVICE_URL"] = f"http://127.0.0.1:{service.port}"
+    second.start()
+    try:
+        assert await second.ended() == 1
+    finally:
+        second.end()
+    assert "in use" in second.log.read_text()
+    assert "Traceback" not in second.log.read_text()
+
+
+def test_every_configurable_trait_says_what_it_is_for():
+    for name, trait in GpuService.class_own_traits(config=True).items():
+        assert len(trait.help.strip()) > 40, name
+        assert "GpuService" in trait.help, name
+        assert "default" in trait.help, name

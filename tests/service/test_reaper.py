@@ -1,0 +1,181 @@
+"""Memory is taken back from who is idle, and from nobody else."""
+
+import pytest
+
+from jupyterhub_gpuworkshop.core.units import GIB
+from jupyterhub_gpuworkshop.core.wire import EventKind
+
+from .world import RULES, World
+
+HOLD = 'held.append(simcuda.allocate("2GiB"))'
+
+
+async def idle_kernel(world):
+    """Start a kernel that holds memory and is idle long enough to be taken."""
+    kernel_id = world.attendee.start_kernel()
+    world.attendee.kernels[kernel_id].run(HOLD)
+    await world.look(times=15)
+    return kernel_id
+
+
+def acted(world):
+    return [a for a in world.attendee.asked if not a.startswith("GET")]
+
+
+async def test_an_idle_kernel_is_restarted_and_its_memory_is_free(world):
+    kernel_id = await idle_kernel(world)
+    old = world.attendee.kernels[kernel_id].process
+    await world.reap()
+    assert acted(world) == [
+        f"POST /user/ada/api/kernels/{kernel_id}/restart?no_track_activity=1"
+    ]
+    (event,) = world.events()
+    assert event.kind is EventKind.KERNEL_RECLAIMED
+    assert (event.user, event.devices) == ("ada", (world.devices[0].uuid,))
+    assert event.details["freed_bytes"] == 2 * GIB
+    assert event.details["idle_seconds"] >= 60
+    assert event.details["needed"] is False
+    assert event.details["kernel_id"] == kernel_id
+    assert event.details["pid"] == old.pid
+    assert "Idle for" in event.reason
+    assert world.monitor.snapshot.holders == ()
+
+
+async def test_needed_memory_is_taken_back_earlier(world):
+    world.refuse_somebody()
+    kernel_id = world.attendee.start_kernel()
+    world.attendee.kernels[kernel_id].run(HOLD)
+    await world.look(times=6)
+    await world.reap()
+    (event,) = world.events()
+    assert event.details["needed"] is True
+    assert event.details["idle_seconds"] < 60
+
+
+async def test_a_kernel_can_be_stopped_instead(tmp_path):
+    rules = {**RULES, "idle": {**RULES["idle"], "action": "stop_kernel"}}
+    world = await World(tmp_path, rules).open()
+    kernel_id = await idle_kernel(world)
+    await world.reap()
+    assert acted(world) == [
+        f"DELETE /user/ada/api/kernels/{kernel_id}?no_track_activity=1"
+    ]
+    (event,) = world.events()
+    assert event.details["freed_bytes"] == 2 * GIB
+    await world.close()
+
+
+async def test_a_dry_run_says_once_what_it_would_do_and_does_nothing(tmp_path):
+    rules = {**RULES, "idle": {**RULES["idle"], "dry_run": True}}
+    world = await World(tmp_path, rules).open()
+    kernel_id = await idle_kernel(world)
+    for _ in range(3):
+        await world.reap()
+        await world.look()
+    assert acted(world) == []
+    assert [e.kind for e in world.events()] == [EventKind.RECLAIM_WOULD]
+    # A new idle spell is said anew.
+    world.attendee.kernels[kernel_id].state = "busy"
+    await world.look()
+    await world.reap()
+    world.attendee.kernels[kernel_id].state = "idle"
+    await world.look(times=15)
+    await world.reap()
+    assert len(world.events()) == 2
+    await world.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda kernel: setattr(kernel, "state", "busy"),
+        lambda kernel: setattr(kernel, "state", "starting"),
+        lambda kernel: setattr(kernel, "state", "who knows"),
+        lambda kernel: setattr(kernel, "last_activity", "2026-11-20T10:30:00Z"),
+        lambda kernel: kernel.run("simcuda.compute(0.05)"),
+        lambda kernel: kernel.run(
+            "import subprocess; held.append(subprocess.Popen(['sleep', '60']))"
+        ),
+    ],
+    ids=["busy", "starting", "unknown", "active", "computes", "new process"],
+)
+async def test_what_changed_since_the_decision_keeps_the_kernel(world, change):
+    kernel_id = await idle_kernel(world)
+    (due,) = world.monitor.due()
+    assert due.kernel_id == kernel_id
+    change(world.attendee.kernels[kernel_id])
+    await world.reap()
+    assert acted(world) == []
+    assert world.events() == []
+
+
+async def test_what_changed_in_the_very_last_moment_keeps_the_kernel(world):
+    kernel_id = await idle_kernel(world)
+    path = f"api/kernels/{kernel_id}"
+    world.attendee.answers[path] = (
+        200,
+        {
+            "id": kernel_id,
+            "execution_state": "busy",
+            "last_activity": world.attendee.kernels[kernel_id].last_activity,
+        },
+    )
+    await world.reap()
+    world.attendee.answers[path] = (404, b"")
+    await world.look()
+    await world.reap()
+    assert acted(world) == []
+
+
+async def test_a_busy_kernel_beside_an_idle_one_runs_on(world):
+    idle = world.attendee.start_kernel()
+    busy = world.attendee.start_kernel()
+    for kernel_id in (idle, busy):
+        world.attendee.kernels[kernel_id].run('held.append(simcuda.allocate("1GiB"))')
+    world.attendee.kernels[busy].state = "busy"
+    await world.look(times=40)
+    await world.reap()
+    assert [x.split("/")[5] for x in acted(world)] == [idle]
+    assert world.attendee.kernels[busy].process.poll() is None
+
+
+async def test_a_failure_is_told_and_tried_again_after_a_pause_that_grows(world):
+    kernel_id = await idle_kernel(world)
+    world.attendee.answers[f"api/kernels/{kernel_id}/restart"] = (500, b"")
+    await world.reap()
+    assert [e.kind for e in world.events()] == [EventKind.RECLAIM_FAILED]
+    assert "status 500" in world.events()[0].reason
+    await world.look(times=5)
+    await world.reap()
+    assert len(acted(world)) == 1
+    await world.look(times=2)
+    await world.reap()
+    assert len(acted(world)) == 2
+    await world.look(times=9)
+    await world.reap()
+    assert len(acted(world)) == 2
+    del world.attendee.answers[f"api/kernels/{kernel_id}/restart"]
+    await world.look(times=4)
+    await world.reap()
+    assert world.events()[-1].kind is EventKind.KERNEL_RECLAIMED
+
+
+async def test_memory_that_stays_held_is_no_success(world):
+    await idle_kernel(world)
+    world.attendee.ignores_restart = True
+    await world.reap()
+    (event,) = world.events()
+    assert event.kind is EventKind.RECLAIM_FAILED
+    assert "still held" in event.reason
+
+
+async def test_two_actions_on_one_kernel_never_overlap(world):
+    await idle_kernel(world)
+    world.reaper._seen_rounds = world.monitor.rounds - 1
+    await world.reaper.step()
+    assert len(world.reaper._acting) == 1
+    await world.look()
+    await world.reaper.step()
+    while world.reaper._acting:
+        await world.look(0.5)
+    assert len(acted(world)) == 1

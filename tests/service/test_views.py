@@ -1,0 +1,156 @@
+"""Attendees see their own (design, rule 5)."""
+
+import json
+
+import pytest
+
+from jupyterhub_gpuworkshop.core.devices import Device, Inventory
+from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice
+from jupyterhub_gpuworkshop.core.snapshot import (
+    DeviceSample,
+    Holder,
+    HolderKind,
+    KernelState,
+    KernelView,
+    LeaseUse,
+    ProcessId,
+    Snapshot,
+)
+from jupyterhub_gpuworkshop.service.auth import Viewer, viewer_of
+from jupyterhub_gpuworkshop.service.views import snapshot_view
+
+ORGANISER = Viewer(name="olga", attendee=None)
+ADA = Viewer(name="ada", attendee="ada")
+READ = "custom:gpuworkshop:read"
+
+
+def holder(user, pid, kind=HolderKind.KERNEL):
+    return Holder(
+        process=ProcessId(pid=pid, started=1),
+        device="GPU-0",
+        memory_bytes=5,
+        utilisation=0.5,
+        kind=kind,
+        command=f"python secret-of-{user or 'nobody'}.py",
+        lease_id=f"lease-{user}" if user else "",
+        user=user,
+        kernel_id=f"kernel-{user}" if user else "",
+    )
+
+
+def lease(user):
+    part = LeasedDevice(uuid="GPU-0", label="0", memory_bytes=7, total_bytes=40)
+    return Lease(
+        id=f"lease-{user}",
+        user=user,
+        server="",
+        share="1/5",
+        devices=(part,),
+        granted_at=1.0,
+        reason=f"for {user}",
+    )
+
+
+def kernel(user):
+    return KernelView(
+        lease_id=f"lease-{user}",
+        user=user,
+        server="",
+        kernel_id=f"kernel-{user}",
+        notebook=f"{user}/thesis.ipynb",
+        state=KernelState.IDLE,
+        verdict=f"about {user}",
+    )
+
+
+SNAPSHOT = Snapshot(
+    taken_at=100.0,
+    inventory=Inventory(
+        devices=(Device(uuid="GPU-0", label="0", name="X", memory_bytes=40),)
+    ),
+    samples=(
+        DeviceSample(
+            uuid="GPU-0",
+            memory_total_bytes=40,
+            memory_used_bytes=15,
+            memory_free_bytes=25,
+            utilisation=0.25,
+            problem="bob's process cannot be read",
+        ),
+    ),
+    holders=(
+        holder("ada", 11),
+        holder("bob", 22),
+        holder("", 33, HolderKind.FOREIGN),
+        holder("bob", 44, HolderKind.UNATTRIBUTED),
+    ),
+    leases=(lease("ada"), lease("bob")),
+    uses=(
+        LeaseUse(lease_id="lease-ada", memory_bytes={"GPU-0": 5}, peak_memory_bytes=6),
+        LeaseUse(lease_id="lease-bob", memory_bytes={"GPU-0": 5}, peak_memory_bytes=6),
+    ),
+    kernels=(kernel("ada"), kernel("bob")),
+    needed=True,
+    problems=("The server of bob is unknown.",),
+)
+
+
+def test_an_attendee_finds_nothing_of_others_but_the_totals():
+    text = json.dumps(snapshot_view(SNAPSHOT, ADA, 101.0))
+    for theirs in ("bob", "22", "33", "44", "nobody"):
+        assert theirs not in text
+    for own in ("secret-of-ada", "ada/thesis.ipynb", "about ada", "for ada", "11"):
+        assert own in text
+    (device,) = json.loads(text)["devices"]
+    assert device["memory_used_bytes"] == 15
+    assert (device["leases"], device["promised_bytes"]) == (2, 14)
+
+
+@pytest.mark.parametrize("name", ["", "eve"])
+def test_who_has_nothing_sees_totals_alone(name):
+    view = snapshot_view(SNAPSHOT, Viewer(name=name, attendee=name), 101.0)
+    assert view["leases"] == view["kernels"] == view["holders"] == []
+    assert view["devices"][0]["utilisation"] == 0.25
+
+
+def test_an_organiser_sees_every_process_and_what_is_unknown():
+    view = snapshot_view(SNAPSHOT, ORGANISER, 101.5)
+    assert [h["pid"] for h in view["holders"]] == [11, 22, 33, 44]
+    assert len(view["kernels"]) == len(view["leases"]) == 2
+    assert view["problems"] == ["The server of bob is unknown."]
+    assert (view["age_seconds"], view["needed"]) == (1.5, True)
+    ours = view["leases"][0]
+    assert (ours["memory_used_bytes"], ours["peak_memory_bytes"]) == (5, 6)
+
+
+def test_a_device_that_was_not_read_has_no_numbers():
+    snapshot = Snapshot(inventory=SNAPSHOT.inventory)
+    (device,) = snapshot_view(snapshot, ORGANISER, 1.0)["devices"]
+    assert device["memory_used_bytes"] is None
+    assert device["memory_total_bytes"] == 40
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ({"name": "a", "kind": "user", "scopes": [READ]}, "a"),
+        ({"name": "a", "kind": "user", "scopes": [f"{READ}!user=a"]}, "a"),
+        ({"name": "a", "kind": "service", "scopes": [READ]}, ""),
+        ({"name": "a", "kind": "user", "scopes": ["admin-ui"]}, None),
+        (
+            {"name": "a", "kind": "service", "scopes": ["custom:gpuworkshop:admin"]},
+            None,
+        ),
+    ],
+)
+def test_scopes_say_who_looks(model, expected):
+    assert viewer_of(model).attendee == expected
+
+
+@pytest.mark.parametrize(
+    "scopes", [[], None, ["self"], ["custom:gpuworkshop:reading"], ["admin-ui!user=a"]]
+)
+def test_other_scopes_open_nothing(scopes):
+    # An admin by flag alone has no scope either.
+    model = {"name": "a", "kind": "user", "admin": True, "scopes": scopes}
+    assert viewer_of(model) is None

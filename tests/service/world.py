@@ -1,0 +1,140 @@
+"""A whole service without its process: real parts around one simulated machine."""
+
+import json
+import logging
+from dataclasses import dataclass, replace
+
+from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice
+from jupyterhub_gpuworkshop.core.units import GIB
+from jupyterhub_gpuworkshop.core.wire import Refusal, Report
+from jupyterhub_gpuworkshop.machine.simulated import SimulatedSource, create_devices
+from jupyterhub_gpuworkshop.service.history import History
+from jupyterhub_gpuworkshop.service.host import Gpus, Host
+from jupyterhub_gpuworkshop.service.link import Link
+from jupyterhub_gpuworkshop.service.monitor import Monitor
+from jupyterhub_gpuworkshop.service.reaper import Reaper
+from jupyterhub_gpuworkshop.service.rules import Rules
+from jupyterhub_gpuworkshop.service.servers import Servers
+
+from .attendee_server import AttendeeServer
+
+LOG = logging.getLogger("test")
+RULES = {
+    "idle": {
+        "needed_after": "20s",
+        "after": "60s",
+        "min_memory": "256MiB",
+        "max_cpu": 1.0,
+    },
+    "monitor": {"interval": "5s", "timeout": "30s"},
+}
+
+
+@dataclass
+class Clock:
+    """Monotonic seconds: next to none pass but when the test says so."""
+
+    now: float = 1000.0
+
+    def __call__(self):
+        self.now += 0.001
+        return self.now
+
+
+class World:
+    """One attendee on one of two simulated GPUs of 16 GiB, watched."""
+
+    def __init__(self, folder, rules=RULES, source=None):
+        self.simulation = folder / "gpus"
+        self.devices = create_devices(self.simulation, 2, 16 * GIB, seed=1)
+        self.clock = Clock()
+        self.attendee = AttendeeServer(
+            self.simulation, devices=self.devices[0].uuid
+        ).start()
+        self.rules = Rules(json.dumps(rules), LOG)
+        self.history = History(folder / "history.sqlite")
+        self.servers = Servers(30)
+        self.link = Link(5, self.clock)
+        host = Host()
+        self.monitor = Monitor(
+            Gpus(
+                "simulated",
+                lambda: source or SimulatedSource(self.simulation),
+                pause_seconds=5,
+                clock=self.clock,
+            ),
+            host,
+            self.servers,
+            self.link,
+            self.rules,
+            self.history,
+            clock=self.clock,
+        )
+        self.reaper = Reaper(
+            self.monitor,
+            host,
+            self.servers,
+            self.rules,
+            self.history,
+            clock=self.clock,
+        )
+        self.report = Report(
+            hub_id="hub",
+            sent_at=0.0,
+            leases=(self.lease("ada"),),
+            servers=(self.attendee.info,),
+        )
+
+    def lease(self, user, device=0, memory_bytes=3 * GIB):
+        device = self.devices[device]
+        return Lease(
+            id=f"lease-{user}",
+            user=user,
+            server="",
+            share="1/5",
+            granted_at=1.0,
+            devices=(
+                LeasedDevice(
+                    uuid=device.uuid,
+                    label=device.label,
+                    memory_bytes=memory_bytes,
+                    total_bytes=device.memory_bytes,
+                ),
+            ),
+        )
+
+    def refuse_somebody(self):
+        """Make memory needed."""
+        refusal = Refusal(user="eve", server="", share="1/5", at=1.0)
+        self.report = replace(self.report, refusals=(refusal,))
+
+    async def open(self):
+        """Begin."""
+        await self.history.open()
+        return self
+
+    async def look(self, seconds=5.0, times=1):
+        """Let time pass and the monitor look, again and again."""
+        for _ in range(times):
+            self.clock.now += seconds
+            self.link.hear(self.report)
+            await self.monitor.tick()
+        return self.monitor.snapshot
+
+    async def reap(self):
+        """Let the reaper see the last snapshot, and wait for what it does."""
+        self.reaper._seen_rounds = self.monitor.rounds - 1
+        await self.reaper.step()
+        while self.reaper._acting:
+            await self.look(0.5)
+
+    def events(self):
+        """Return what is in the history."""
+        return [recorded.event for recorded in self.history.after(0, 1000, None)]
+
+    async def close(self):
+        """End what runs."""
+        await self.reaper.close()
+        await self.monitor.close()
+        await self.attendee.stop()
+        self.servers.close()
