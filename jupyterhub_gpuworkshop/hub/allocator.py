@@ -19,10 +19,10 @@ from jupyterhub_gpuworkshop.core.placement import (
     PlacementRules,
     Policy,
     Refused,
-    is_excluded,
     place,
 )
 from jupyterhub_gpuworkshop.core.shares import Share, ShareKind
+from jupyterhub_gpuworkshop.core.sums import usable_devices
 from jupyterhub_gpuworkshop.core.units import format_size
 from jupyterhub_gpuworkshop.core.wire import DeviceUse, Event, EventKind, Refusal
 from jupyterhub_gpuworkshop.workshop import Workshop
@@ -196,10 +196,9 @@ class Allocator:
     def _share_for(
         self, user: str, groups: Collection[str], share: str | None
     ) -> Share:
-        devices = self.inventory.devices
-        usable = sum(not is_excluded(d, self._rules.exclude) for d in devices)
         if share is None:
-            return self._workshop.share_for(user, groups, usable)[0]
+            usable = usable_devices(self.inventory, self._rules.exclude)
+            return self._workshop.share_for(user, groups, len(usable))[0]
         try:
             return Share.parse(share)
         except ShareError as error:

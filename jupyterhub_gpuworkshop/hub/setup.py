@@ -101,8 +101,8 @@ def _import(name: str) -> type:
     trait = JupyterHub.spawner_class
     found = trait.load_entry_points().get(name.lower())
     if found is not None:
-        return found.load()  # type: ignore[no-any-return]  # an entry point's object
-    return trait._resolve_string(name)  # type: ignore[no-any-return]
+        return found.load()
+    return trait._resolve_string(name)
 
 
 def _add_service(

@@ -7,7 +7,7 @@ time.
 
 import pwd
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jupyterhub.spawner import LocalProcessSpawner, SimpleLocalProcessSpawner
 
@@ -17,6 +17,9 @@ from jupyterhub_gpuworkshop.hub.runtime import GpuRuntime
 
 class _LocalLease(GpuSpawnerMixin):
     """What both local spawners add to the mixin."""
+
+    if TYPE_CHECKING:
+        pid: int
 
     def make_preexec_fn(self, name: str) -> Callable[[], None]:
         """Let the child write its own record before it becomes the attendee."""
