@@ -323,14 +323,22 @@ class GpuService(Application):
         )
 
     def _hub_auth(self) -> HubOAuth:
+        """Return the way to ask the hub; the callback handler finds the same one."""
+        given = {"base_url": self.prefix}
+        settings = self.rules.workshop.service
+        if not os.environ.get("JUPYTERHUB_CLIENT_ID"):
+            given["oauth_client_id"] = f"service-{settings.name}"
         if not os.environ.get("JUPYTERHUB_API_TOKEN"):
-            self.log.warning(
-                "JUPYTERHUB_API_TOKEN is not set: nobody can log in to this service. "
-                "The hub sets it for a service that it starts; else write it where "
-                "this service reads its environment."
-            )
-        # The callback handler finds the same one.
-        return HubOAuth.instance(parent=self, base_url=self.prefix)
+            token = _read_secret(settings.secret_file, "JUPYTERHUB_API_TOKEN")
+            if token:
+                given["api_token"] = token
+            else:
+                self.log.warning(
+                    "There is no JUPYTERHUB_API_TOKEN: nobody can log in to this "
+                    "service. The hub sets it for a service that it starts; else set "
+                    "it, or service.secret_file in the workshop file."
+                )
+        return HubOAuth.instance(parent=self, **given)
 
     def _log_request(self, handler: Any) -> None:
         """Log what went wrong; what went well is asked for every few seconds."""

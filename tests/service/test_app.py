@@ -381,3 +381,31 @@ def test_every_configurable_trait_says_what_it_is_for():
         assert len(trait.help.strip()) > 40, name
         assert "GpuService" in trait.help, name
         assert "default" in trait.help, name
+
+
+async def test_an_external_service_reads_its_secrets_from_their_file(tmp_path, hub):
+    (tmp_path / "secrets").write_text(
+        f"GPUWORKSHOP_LINK_SECRET={SECRET}\nJUPYTERHUB_API_TOKEN=from-the-file\n"
+    )
+    workshop = {
+        "service": {"managed": False, "secret_file": str(tmp_path / "secrets")},
+        "gpus": {"source": "simulated", "simulated_dir": str(tmp_path)},
+    }
+    process = ServiceProcess(tmp_path, workshop, hub_port=hub.port)
+    for name in ("GPUWORKSHOP_LINK_SECRET", "JUPYTERHUB_API_TOKEN"):
+        del process.environment[name]
+    for name in ("JUPYTERHUB_CLIENT_ID", "JUPYTERHUB_SERVICE_PREFIX"):
+        del process.environment[name]
+    process.start()
+    try:
+        await process.is_up()
+        body = REPORT.dump_json(Report(hub_id="hub", sent_at=1.0))
+        assert (await process.report(body)).code == 200
+        assert (await api(process, "admin-token"))["leases"] == []
+        login = (await process.get("")).headers["Location"]
+        assert "client_id=service-gpuworkshop&" in login
+        process.process.send_signal(signal.SIGTERM)
+        assert await process.ended() == 0
+    finally:
+        process.end()
+    assert "JUPYTERHUB_API_TOKEN" not in process.log.read_text()

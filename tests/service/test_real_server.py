@@ -18,7 +18,6 @@ from jupyterhub_gpuworkshop.core.snapshot import KernelState
 from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.core.wire import EventKind, ServerInfo
 from jupyterhub_gpuworkshop.machine.processes import read_process
-
 from tests.conftest import require_engine
 
 ROOT = Path(__file__).parent.parent.parent
