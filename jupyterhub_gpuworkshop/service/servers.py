@@ -9,12 +9,14 @@ sent is good nowhere else. One that does not answer as it should is unknown.
 import asyncio
 import json
 import re
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+from tornado.netutil import DefaultLoopResolver, is_valid_ip
 
 from jupyterhub_gpuworkshop.core.errors import ServerError
 from jupyterhub_gpuworkshop.core.leases import Key
@@ -82,6 +84,26 @@ class _Names:
     asked_at: float = float("-inf")
 
 
+class _Resolver(DefaultLoopResolver):
+    """Takes addresses as they are, so that a name server that hangs hurts names only.
+
+    The loop's own way goes through a few threads that all servers would share.
+    """
+
+    async def resolve(
+        self,
+        host: str,
+        port: int,
+        family: socket.AddressFamily = socket.AF_UNSPEC,
+    ) -> list[tuple[int, Any]]:
+        """Return the family and address to connect to."""
+        if not is_valid_ip(host):
+            return await super().resolve(host, port, family)
+        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        found = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=flags)
+        return [(info[0], info[4]) for info in found]
+
+
 class Servers:
     """Every attendee's server, as far as it answers.
 
@@ -96,6 +118,7 @@ class Servers:
             max_clients=2 * _CONCURRENCY,
             max_body_size=_MAX_BODY_BYTES,
             max_buffer_size=2 * _MAX_BODY_BYTES,
+            resolver=_Resolver(),
         )
         self._turns = asyncio.Semaphore(_CONCURRENCY)
         self._names: dict[str, _Names] = {}

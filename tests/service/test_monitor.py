@@ -205,7 +205,7 @@ async def test_pauses_between_attempts_grow_and_end(tmp_path):
     world = World(tmp_path)
     world.monitor._gpus = Gpus("nvml", absent, pause_seconds=5, clock=world.clock)
     await world.open()
-    await world.look(seconds=1, times=600)
+    await world.look(seconds=5, times=120)
     assert 10 <= len(attempts) <= 16
     reply = await world.monitor.exchange(world.report)
     assert reply.inventory.problem == "There is no driver."

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -117,13 +118,34 @@ async def test_a_redirect_is_not_followed(attendee, servers):
     assert len(attendee.asked) == 1
 
 
-async def test_a_server_that_never_answers_holds_up_nobody(attendee, tmp_path):
+async def test_a_server_that_never_answers_is_unknown(attendee):
+    attendee.answers["api/kernels"] = (200, asyncio.sleep)
+    with closing(Servers(timeout_seconds=0.1)) as servers:
+        answer = await ask(servers, attendee)
+    assert answer.kernels is None
+    assert "Timeout" in answer.problem
+
+
+async def test_a_server_that_never_answers_holds_up_no_other(
+    attendee, servers, tmp_path
+):
     silent = AttendeeServer(tmp_path, user="bob").start()
     silent.answers["api/kernels"] = (200, asyncio.sleep)
-    with closing(Servers(timeout_seconds=0.2)) as servers:
-        answers = await servers.poll((silent.info, attendee.info))
+    waiting = asyncio.ensure_future(servers.poll((silent.info,)))
+    while True:
+        if silent.asked:
+            break
+        await asyncio.sleep(0)
+    assert (await ask(servers, attendee)).kernels == {}
+    assert not waiting.done()
+    waiting.cancel()
     await silent.stop()
-    assert answers[("bob", "")].kernels is None
+
+
+async def test_servers_are_found_by_name_too(attendee, servers):
+    info = attendee.info
+    named = replace(info, url=info.url.replace("127.0.0.1", "localhost"))
+    answers = await servers.poll((named,))
     assert answers[("ada", "")].kernels == {}
 
 
