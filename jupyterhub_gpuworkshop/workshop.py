@@ -270,13 +270,14 @@ class ServiceSettings(_Section):
     secret_file: FilePath | None = Field(
         default=None,
         description="The file with the secret that hub and service share; readable by "
-        f"these two alone. {PATH_WORDS} Default: the hub makes a secret and hands "
-        f"it to the service that it starts. {_ON_BOTH}",
+        f"these two alone; the hub makes it. {PATH_WORDS} Needed where "
+        "`service.managed` is false; a managed service is handed a new secret at each "
+        f"start. {_ON_BOTH}",
     )
     state_dir: FilePath | None = Field(
         default=None,
         description=f"The folder for the service's history. {PATH_WORDS} "
-        f"Default: the folder of the hub's database. {_ON_SERVICE}",
+        f"Default: the directory in which the service starts. {_ON_SERVICE}",
     )
 
     @field_validator("url")

@@ -147,6 +147,7 @@ def needed(
     samples: Iterable[DeviceSample],
     leases: Iterable[Lease],
     used_bytes: Mapping[str, Mapping[str, int]],
+    keep_free_bytes: int = 0,
 ) -> Need:
     """Say where memory is needed.
 
@@ -155,6 +156,9 @@ def needed(
         samples: one reading of each device; a device without one is not judged.
         leases: all of them.
         used_bytes: what the holders of each lease use, by lease id, then by UUID.
+        keep_free_bytes: how much memory that no process owns up to is no lack: it is
+            what `gpus.keep_free_per_gpu` is kept free for. Without it a device whose
+            shares are all granted would lack a few MiB for ever.
     """
     still_due: dict[str, int] = {}
     for lease in leases:
@@ -162,14 +166,21 @@ def needed(
             used = used_bytes.get(lease.id, {}).get(device.uuid, 0)
             due = max(0, device.memory_bytes - used)
             still_due[device.uuid] = still_due.get(device.uuid, 0) + due
+    free = {x.uuid: _free_or_forgiven(x, keep_free_bytes) for x in samples}
     return Need(
         refused=any(True for _ in refusals),
         short_bytes={
-            sample.uuid: still_due[sample.uuid] - sample.memory_free_bytes
-            for sample in samples
-            if still_due.get(sample.uuid, 0) > sample.memory_free_bytes
+            uuid: still_due[uuid] - free_bytes
+            for uuid, free_bytes in free.items()
+            if still_due.get(uuid, 0) > free_bytes
         },
     )
+
+
+def _free_or_forgiven(sample: DeviceSample, keep_free_bytes: int) -> int:
+    owned = sum(process.memory_bytes or 0 for process in sample.processes or ())
+    unnamed = max(0, sample.memory_used_bytes - owned)
+    return sample.memory_free_bytes + min(unnamed, keep_free_bytes)
 
 
 def observe(

@@ -141,7 +141,13 @@ def _kept_secrets(rules: Workshop) -> dict[str, str]:
 
     Its lines are ``NAME=value``, so that systemd's EnvironmentFile takes it.
     """
-    path = Path(rules.service.secret_file or "gpuworkshop-service.env")
+    if rules.service.secret_file is None:
+        raise WorkshopFileError(
+            "service.secret_file: is needed where service.managed is false, so that "
+            "hub and GPU service find the same secrets. Name a file in a folder that "
+            "both can read, for example /etc/gpuworkshop/secrets.env; the hub makes it."
+        )
+    path = Path(rules.service.secret_file)
     names = ("GPUWORKSHOP_LINK_SECRET", "JUPYTERHUB_API_TOKEN")
     if not path.exists():
         made = "".join(f"{name}={secrets.token_hex(32)}\n" for name in names)

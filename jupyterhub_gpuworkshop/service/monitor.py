@@ -231,6 +231,7 @@ class Monitor:
             reading.samples,
             reading.report.leases,
             {use.lease_id: use.memory_bytes for use in uses},
+            self._rules.workshop.gpus.keep_free_per_gpu,
         )
         self.kernels = self._watch(reading, attribution, need)
         if reading.samples and reading.processes is not None:

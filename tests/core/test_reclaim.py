@@ -17,7 +17,12 @@ from jupyterhub_gpuworkshop.core.reclaim import (
     needed,
     observe,
 )
-from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, KernelState, ProcessId
+from jupyterhub_gpuworkshop.core.snapshot import (
+    DeviceSample,
+    KernelState,
+    ProcessId,
+    ProcessUse,
+)
 from jupyterhub_gpuworkshop.core.units import GIB, MIB
 from jupyterhub_gpuworkshop.core.wire import Refusal
 
@@ -290,3 +295,14 @@ def test_who_uses_more_than_the_lease_says_does_not_lower_what_others_may_ask():
     used = {"a": {"GPU-0": 12 * GIB}}
     need = needed([], [free("GPU-0", 3 * GIB)], [a_lease("a"), a_lease("b")], used)
     assert need.short_bytes == {"GPU-0": 1 * GIB}
+
+
+def test_memory_that_no_process_owns_is_no_lack_up_to_what_is_kept_free():
+    leases = [a_lease(name) for name in "abcd"]
+    sample = free("GPU-0", 15 * GIB + 512 * MIB)
+    assert needed([], [sample], leases, {}).short_bytes == {"GPU-0": 512 * MIB}
+    assert not needed([], [sample], leases, {}, 512 * MIB).anywhere
+    owned = replace(
+        sample, processes=(ProcessUse(pid=1, memory_bytes=512 * MIB, utilisation=0.0),)
+    )
+    assert needed([], [owned], leases, {}, 512 * MIB).anywhere

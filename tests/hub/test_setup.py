@@ -131,6 +131,8 @@ def test_an_external_service_shares_secrets_by_a_private_file(tmp_path):
     assert "command" not in service
     assert f"JUPYTERHUB_API_TOKEN={service['api_token']}" in path.read_text()
 
+    with pytest.raises(WorkshopFileError, match=r"service\.secret_file: is needed"):
+        _configured({"service": {"managed": False}})
     path.write_text("JUPYTERHUB_API_TOKEN=x\n")
     with pytest.raises(WorkshopFileError, match="lacks GPUWORKSHOP_LINK_SECRET"):
         _configured(workshop)
