@@ -123,7 +123,8 @@ class GpuService(Application):
         5.0,
         help="""
         How often the hub is expected to report, in seconds, above 0. The default, 5,
-        is the hub's own. After three times as long a silence is told.
+        leaves room above the hub's own 2 (`GpuRuntime.report_seconds`). After three
+        times as long a silence is told.
 
             c.GpuService.report_seconds = 5
         """,
