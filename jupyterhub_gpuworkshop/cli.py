@@ -55,7 +55,10 @@ _duration_option = partial(
 _COUNT = click.IntRange(min=1, max=1024)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
 @click.version_option(__version__, prog_name="gpuworkshop")
 def main() -> None:
     """Share a server's GPUs fairly among the attendees of a JupyterHub workshop."""
