@@ -250,3 +250,24 @@ def test_behind_a_base_url_everything_is_below_it(make_hub):
     hub.spawn("ann")
     wait_for(lambda: _service_is_up(hub) and _snapshot(hub)["leases"])
     assert "/gpu/class/user/ann/" in hub.user("ann")["server"]
+
+
+def test_with_subdomains_and_https_in_front_logins_go_to_the_hubs_own_host(make_hub):
+    host = "https://hub.example.org"
+    hub = make_hub(
+        service=True,
+        early=_ORGANISER + f"c.JupyterHub.subdomain_host = {host!r}\n",
+    ).start()
+    hub.add_users("ann")
+    hub.spawn("ann")
+    wait_for(lambda: _service_is_up(hub) and _snapshot(hub)["leases"])
+    answer = requests.get(
+        f"http://127.0.0.1:{hub.service_port}/services/gpuworkshop/",
+        headers={"X-Forwarded-Proto": "https", "Host": "services.hub.example.org"},
+        allow_redirects=False,
+        timeout=20,
+    )
+    assert answer.status_code == 302
+    assert answer.headers["Location"].startswith(f"{host}/hub/api/oauth2/authorize?")
+    assert "secure" in answer.headers["Set-Cookie"].lower()
+    assert hub.user("ann")["server"] == "https://ann.hub.example.org/user/ann/"
