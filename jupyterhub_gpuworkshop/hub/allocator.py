@@ -58,7 +58,7 @@ class Allocator:
         *,
         boot_id: str,
         clock: Callable[[], float],
-        log: logging.Logger | logging.LoggerAdapter[Any],
+        log: "logging.Logger | logging.LoggerAdapter[Any]",
         changed: Callable[[], None],
     ) -> None:
         self._store = store

@@ -23,7 +23,7 @@ async def forever(
     step: Callable[[], Awaitable[None]],
     *,
     interval_seconds: float,
-    log: logging.Logger | logging.LoggerAdapter[logging.Logger],
+    log: "logging.Logger | logging.LoggerAdapter[logging.Logger]",
 ) -> None:
     """Run a step again and again, whatever it raises.
 

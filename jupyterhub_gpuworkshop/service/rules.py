@@ -31,7 +31,7 @@ class Rules:
     """
 
     def __init__(
-        self, source: str, log: logging.Logger | logging.LoggerAdapter[logging.Logger]
+        self, source: str, log: "logging.Logger | logging.LoggerAdapter[logging.Logger]"
     ) -> None:
         self._log = log
         self._path: Path | None = None
