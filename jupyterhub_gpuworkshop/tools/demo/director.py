@@ -40,7 +40,7 @@ from .table import View, labels_of
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _WATCH_SECONDS = 0.25
 _KEPT_EVENTS = 200
-_HUB_SECONDS = 3.0
+_HUB_SECONDS = 2.0
 """For the hub to stop its servers; what is left after it is ended one by one."""
 _PATIENCE_SECONDS = 1.0
 _REMOVE_ATTEMPTS = 20
@@ -67,7 +67,7 @@ class Director:
         )
         self._lines: Lines | None = None
         self._table: LiveTable | None = None
-        self._notice = ""
+        self._log: logging.Handler | None = None
 
     async def run(self) -> int:
         """Run until the end."""
@@ -80,7 +80,7 @@ class Director:
         hub: HubProcess | None = None
         try:
             settings = make_settings(self._options, directory, proxy)
-            _log_into(directory / "demo.log")
+            self._log = _log_into(directory / "demo.log")
             hub = HubProcess(settings)
             self._open_output(settings)
             await self._play(settings, hub, family)
@@ -206,7 +206,6 @@ class Director:
             attendees_per_gpu=self._options.attendees_per_gpu,
             snapshot=snapshot,
             events=tuple(self._events),
-            notice=self._notice,
         )
 
     def _told_to_end(self) -> None:
@@ -222,12 +221,15 @@ class Director:
         leave = hub.pid if hub else 0
         if self._table is not None:
             await asyncio.to_thread(self._table.stop)
+            _remark("The workshop ends ...")
         if hub is not None and hub.pid:
             hub.stop()
             await self._wait_for(family, leave)
         patience = 0.0 if self._hurry.is_set() else _PATIENCE_SECONDS
         ended = await family.end(leave=leave, patience_seconds=patience)
-        _log_nowhere()
+        if self._log is not None:
+            logging.getLogger().removeHandler(self._log)
+            self._log.close()
         removed = await asyncio.to_thread(_remove, directory)
         if self._lines is not None:
             await asyncio.to_thread(self._lines.close)
@@ -236,6 +238,8 @@ class Director:
             raise DemoError(f"These processes would not end: {left}.")
         if not removed:
             raise DemoError(f"{directory} could not be removed: remove it by hand.")
+        if self._table is not None:
+            _remark("It is over: no process and no file of it is left.")
 
     async def _wait_for(self, family: Family, leave: int) -> None:
         loop = asyncio.get_running_loop()
@@ -247,6 +251,11 @@ class Director:
 
 def _is_screen() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _remark(sentence: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be what has gone
+        sys.stderr.write(sentence + "\n")
 
 
 def _with_tail(error: DemoError, hub: HubProcess | None) -> str:
@@ -263,17 +272,10 @@ def _remove(directory: Path) -> bool:
     return False
 
 
-def _log_into(path: Path) -> None:
+def _log_into(path: Path) -> logging.Handler:
     """Keep what the robots and their libraries log off the terminal."""
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
+    logging.getLogger().addHandler(handler)
     logging.getLogger(__package__).setLevel(logging.INFO)
-
-
-def _log_nowhere() -> None:
-    root = logging.getLogger()
-    for handler in root.handlers:
-        handler.close()
-    root.handlers[:] = [logging.NullHandler()]
+    return handler

@@ -31,12 +31,17 @@ class Family:
 
     def members(self) -> list[psutil.Process]:
         """Return the living ones; those that await reaping do not live."""
+        ours = {self._me.pid}
         found = []
+        # Parents come before their children. What a stranger starts is his.
         for process in self._descendants():
             with contextlib.suppress(psutil.Error):
-                known = (process.pid, process.create_time()) in self._strangers
-                if not known and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
+                if (process.pid, process.create_time()) in self._strangers:
+                    continue
+                if process.ppid() in ours:
+                    ours.add(process.pid)
+                    if process.status() != psutil.STATUS_ZOMBIE:
+                        found.append(process)
         return found
 
     def reap(self, *, leave: int) -> None:
@@ -75,7 +80,8 @@ class Family:
     async def _gone(self, leave: int, seconds: float) -> bool:
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
-        while self.members():
+        # Twice: whose parent dies during a look is missed by that look.
+        while self.members() or self.members():
             self.reap(leave=leave)
             if loop.time() >= until:
                 return False

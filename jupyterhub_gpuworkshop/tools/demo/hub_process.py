@@ -49,8 +49,6 @@ PYTHON_PROXY = (
     # It gives up after 20 s otherwise, and a spawn page takes longer.
     "--proxy-timeout",
     "600000",
-    "--log-level",
-    "warning",
 )
 
 
@@ -63,7 +61,7 @@ def find_proxy(path: str) -> tuple[str, ...]:
     for folder in path.split(os.pathsep):
         found = shutil.which(name, path=folder) if folder else None
         if found and shutil.which("node", path=path) and _is_nodes(Path(found)):
-            return (found, "--log-level", "warn")
+            return (found,)
     return PYTHON_PROXY
 
 

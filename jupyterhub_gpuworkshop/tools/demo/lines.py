@@ -8,17 +8,10 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from jupyterhub_gpuworkshop.core.units import format_duration, format_size
 from jupyterhub_gpuworkshop.core.wire import EventKind
 
 from .settings import ATTENDEE_PATTERN, ORGANISER, DemoSettings
-
-TOLD = (
-    EventKind.LEASE_GRANTED,
-    EventKind.LEASE_REFUSED,
-    EventKind.LEASE_RELEASED,
-    EventKind.KERNEL_RECLAIMED,
-)
-"""The kinds that `--json` promises; the others are told as well when they happen."""
 
 _WORDS: Mapping[str, str] = {
     EventKind.LEASE_GRANTED: "granted",
@@ -96,14 +89,33 @@ def event_parts(
 ) -> tuple[str, str, str]:
     """Return an event as what happened, to whom, and where and why."""
     kind = str(event["kind"])
-    who = str(event.get("user", ""))
-    if event.get("server"):
-        who += f"/{event['server']}"
+    who = owner_of(event)
     where = ", ".join(labels.get(uuid, uuid) for uuid in event.get("devices") or ())
-    reason = str(event.get("reason", ""))
+    reason = _short_reason(event) or str(event.get("reason", ""))
     if where and f"GPU {where}" not in reason:
-        reason = f"GPU {where}. {reason}" if reason else f"GPU {where}."
-    return _WORDS.get(kind, kind.replace("_", " ")), who, reason
+        reason = f"GPU {where}: {reason}"
+    return _WORDS.get(kind, kind.replace("_", " ")), who, printable(reason)
+
+
+def owner_of(told: Mapping[str, Any]) -> str:
+    """Return whose an event or a kernel is: the attendee, and the server's name."""
+    user, server = str(told.get("user", "")), str(told.get("server", ""))
+    return printable(f"{user}/{server}" if server else user)
+
+
+def printable(text: str) -> str:
+    """Return a text that can do nothing to a terminal: attendees name notebooks."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _short_reason(event: Mapping[str, Any]) -> str:
+    """Return what a reclaim comes to; all signals are more than a line holds."""
+    details = event.get("details") or {}
+    freed, idle = details.get("freed_bytes"), details.get("idle_seconds")
+    if event["kind"] != EventKind.KERNEL_RECLAIMED or freed is None or idle is None:
+        return ""
+    what = details.get("notebook") or "its kernel"
+    return f"{format_size(freed)} back, {what} was idle for {format_duration(idle)}"
 
 
 def clock_of(event: Mapping[str, Any]) -> str:

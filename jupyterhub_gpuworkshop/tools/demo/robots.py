@@ -60,6 +60,9 @@ class Robot:
                     await self._attend(browser)
             except (BrowserError, aiohttp.ClientError, asyncio.TimeoutError) as error:
                 log.info("%s tries again later: %s", self._name, error)
+            except Exception:
+                # One attendee's mishap is not the end of the workshop.
+                log.exception("%s tries again later", self._name)
             # Who was sent away several times asks less often.
             pause = self._habit.patience_seconds * min(attempt, 4)
             await asyncio.sleep(min(pause, _LONGEST_PAUSE_SECONDS))

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from jupyterhub_gpuworkshop.core.units import format_duration, format_size
 
-from .lines import clock_of, event_parts
+from .lines import clock_of, event_parts, owner_of, printable
 from .settings import ATTENDEE_PATTERN, ORGANISER
 
 _EVENT_STYLES = {
@@ -31,6 +31,7 @@ _STATES = {
 }
 _WIDE = 110
 """From so many columns on there is room for more about each kernel."""
+_WIDEST_NAME = 24
 _ROWS_OF_HEADER = 4
 _ROWS_AROUND = 5
 """Two table headers, and the empty lines between the parts."""
@@ -48,7 +49,6 @@ class View:
         attendees_per_gpu: how many shares each device has.
         snapshot: the last, as the service tells it; empty before the first.
         events: as the service tells them, the oldest first.
-        notice: what the demo itself has to say.
     """
 
     hub_url: str = ""
@@ -57,7 +57,6 @@ class View:
     attendees_per_gpu: int
     snapshot: Mapping[str, Any]
     events: Sequence[Mapping[str, Any]] = ()
-    notice: str = ""
 
 
 def render(view: View, width: int, height: int) -> RenderableType:
@@ -86,7 +85,7 @@ def _header(view: View) -> RenderableType:
         no_wrap=True,
     )
     if not view.hub_url:
-        return Group(title, Text(view.notice or "JupyterHub starts ...", "yellow"))
+        return Group(title, Text("JupyterHub starts ...", "yellow"))
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim")
     grid.add_column(no_wrap=True)
@@ -98,7 +97,7 @@ def _header(view: View) -> RenderableType:
     heading = Table.grid(expand=True)
     heading.add_column()
     heading.add_column(justify="right")
-    heading.add_row(title, Text(view.notice or "Ctrl-C ends it all", "dim"))
+    heading.add_row(title, Text("Ctrl-C ends it all", "dim"))
     return Group(heading, grid)
 
 
@@ -176,37 +175,33 @@ def _kernels(snapshot: Mapping[str, Any], rows: int, width: int) -> RenderableTy
 
 
 def _kernel_row(kernel: Mapping[str, Any], gpu: str) -> tuple[RenderableType, ...]:
-    who = kernel["user"]
-    if kernel["server"]:
-        who += f"/{kernel['server']}"
     state = Text(*_STATES.get(kernel["state"], (kernel["state"], "")))
     if kernel["idle_seconds"] is not None and kernel["state"] == "idle":
         state.append(f" {format_duration(kernel['idle_seconds'])}")
     return (
-        who,
-        kernel["notebook"] or kernel["kernel_id"][:8],
+        Text(owner_of(kernel)),
+        Text(printable(kernel["notebook"] or kernel["kernel_id"][:8])),
         gpu,
         format_size(kernel["memory_bytes"]) if kernel["memory_bytes"] else "-",
         state,
         format_size(kernel["peak_memory_bytes"]),
-        Text(kernel["verdict"], "dim", overflow="ellipsis"),
+        Text(printable(kernel["verdict"]), "dim", overflow="ellipsis"),
     )
 
 
 def _events(view: View, rows: int) -> RenderableType:
     labels = labels_of(view.snapshot)
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, overflow="ellipsis")
-    for event in list(view.events)[-rows:]:
-        word, who, reason = event_parts(event, labels)
+    # Whoever must give way in a narrow terminal, it is the reason.
+    parts = [(clock_of(x), *event_parts(x, labels)) for x in list(view.events)[-rows:]]
+    table = Table.grid(padding=(0, 2), expand=True)
+    for column in range(3):
+        widest = max((len(part[column]) for part in parts), default=1)
+        table.add_column(no_wrap=True, min_width=min(widest, _WIDEST_NAME))
+    table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    for clock, word, who, reason in parts:
         style = _EVENT_STYLES.get(word, "")
-        table.add_row(clock_of(event), Text(word, style), who, reason)
-    if not view.events:
-        table.add_row(Text("nothing has happened yet", "dim"))
-    return table
+        table.add_row(Text(clock, "dim"), Text(word, style), Text(who), Text(reason))
+    return table if parts else Text("nothing has happened yet", "dim")
 
 
 def labels_of(snapshot: Mapping[str, Any]) -> dict[str, str]:
