@@ -26,7 +26,7 @@ EXAMPLE_LEASE = Lease(
     granted_at=0.0,
     devices=(
         LeasedDevice(
-            uuid="GPU-8f6d1c1e-0000-0000-0000-000000000000",
+            uuid="GPU-8f6d1c1e",
             label="0",
             memory_bytes=16 * GIB,
             total_bytes=80 * GIB,
@@ -34,7 +34,10 @@ EXAMPLE_LEASE = Lease(
         ),
     ),
 )
-"""A share of 16 GiB of a GPU of 80 GiB, where a CUDA context takes 512 MiB."""
+"""A share of 16 GiB of a GPU of 80 GiB, where a CUDA context takes 512 MiB.
+
+The UUID is cut short, for the width of a page.
+"""
 
 LEASE_MEANINGS = {
     "CUDA_VISIBLE_DEVICES": "The devices of the lease by UUID, by index where "
