@@ -23,6 +23,9 @@ from .allocator import Allocator
 _TIMEOUT_SECONDS = 5.0
 _COALESCE_SECONDS = 0.05
 """A storm of grants becomes a few reports, not one for each."""
+_BETWEEN_SECONDS = 0.5
+"""From one report to the next while much changes: each takes the hub's loop some
+milliseconds, and a storm has changes all the time."""
 _WARN_AFTER = 5
 """The service starts after the hub: its first silences are no news."""
 
@@ -47,7 +50,7 @@ class HubLink:
         allocator: Allocator,
         servers: Callable[[], tuple[ServerInfo, ...]],
         interval_seconds: float,
-        log: logging.Logger | logging.LoggerAdapter[Any],
+        log: "logging.Logger | logging.LoggerAdapter[Any]",
     ) -> None:
         self._url = url
         self._secret = secret
@@ -68,6 +71,7 @@ class HubLink:
     async def run(self) -> None:
         """Report for ever."""
         while True:
+            begun = time.monotonic()
             try:
                 await self._exchange()
                 self._heard()
@@ -77,7 +81,8 @@ class HubLink:
                 self._log.exception("Reporting to the GPU service failed")
             try:
                 await asyncio.wait_for(self._wake.wait(), self._interval)
-                await asyncio.sleep(_COALESCE_SECONDS)
+                since = time.monotonic() - begun
+                await asyncio.sleep(max(_COALESCE_SECONDS, _BETWEEN_SECONDS - since))
             except asyncio.TimeoutError:
                 pass
             self._wake.clear()

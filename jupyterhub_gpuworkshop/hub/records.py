@@ -30,7 +30,8 @@ class ServerRecords:
         path = os.fspath(self._path(lease_id))
 
         def write_own_record() -> None:
-            facts = read_process(os.getpid())
+            # The hub's loop stands still until the child execs: read what is needed.
+            facts = read_process(os.getpid(), with_details=False)
             if facts is None:
                 raise OSError("/proc does not show this process")
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
