@@ -1,0 +1,165 @@
+"""One pass of attribution: read the processes, explain every holder.
+
+Against one bare pass over /proc that reads the stat of every process and makes
+nothing of it. What runs is what the service's monitor runs.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from jupyterhub_gpuworkshop.core.attribution import Attribution, attribute
+from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice
+from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, HolderKind, ProcessUse
+from jupyterhub_gpuworkshop.core.units import GIB
+from jupyterhub_gpuworkshop.core.wire import ServerInfo
+from jupyterhub_gpuworkshop.service.host import Host, Processes
+
+from .report import Row, paired, seconds
+from .seats import Seat, seated
+
+_GPU_BYTES = 80 * GIB
+
+
+def run(
+    folder: Path,
+    *,
+    turns: int = 40,
+    devices: int = 8,
+    holders: int = 200,
+    attendees: int = 100,
+) -> Iterator[Row]:
+    """Compare.
+
+    Args:
+        folder: not used: nothing is written.
+        turns: pairs of turns for each row.
+        devices: how many there are.
+        holders: processes that hold memory: kernels and what runs below them.
+        attendees: each with a server and a kernel.
+    """
+    with (
+        seated(attendees, holders) as seats,
+        contextlib.closing(asyncio.new_event_loop()) as loop,
+    ):
+        passes = Pass(seats, devices, loop)
+        explained = passes.whole()
+        kinds = [holder.kind for holder in explained.holders]
+        if kinds != [HolderKind.KERNEL] * holders:
+            raise AssertionError(f"not every holder is a kernel's: {set(kinds)}")
+        size = f"{devices} devices, {holders} holders, {attendees} attendees"
+        ours, bare = paired(
+            lambda: seconds(passes.whole), lambda: seconds(read_every_stat), turns
+        )
+        yield Row(what=f"attribution, {size} / bare pass", ours=ours, bare=bare)
+        ours, bare = paired(
+            lambda: seconds(passes.explain), lambda: seconds(read_every_stat), turns
+        )
+        yield Row(what="of that, explaining / bare pass", ours=ours, bare=bare)
+
+
+def read_every_stat() -> None:
+    """Make one bare pass over /proc."""
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if not entry.name.isdigit():
+                continue
+            try:
+                descriptor = os.open(f"/proc/{entry.name}/stat", os.O_RDONLY)
+            except OSError:
+                continue
+            with contextlib.suppress(OSError):  # it has ended since
+                os.read(descriptor, 4096)
+            os.close(descriptor)
+
+
+class Pass:
+    """What a round of the monitor does with processes and holders.
+
+    Args:
+        seats: the processes.
+        devices: how many devices the seats are spread over.
+        loop: that the service's reads run on.
+    """
+
+    def __init__(
+        self, seats: tuple[Seat, ...], devices: int, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._loop = loop
+        self._host = Host()
+        uuids = [f"GPU-{number:08x}" for number in range(devices)]
+        placed = [(uuids[n % devices], seat) for n, seat in enumerate(seats)]
+        self._servers = tuple(_server(n, seat) for n, seat in enumerate(seats))
+        self._leases = tuple(_lease(n, uuid) for n, (uuid, _) in enumerate(placed))
+        self._listed = {
+            (server.user, ""): frozenset([seat.kernel_id])
+            for server, seat in zip(self._servers, seats, strict=True)
+        }
+        self._samples = tuple(
+            DeviceSample(
+                uuid=uuid,
+                memory_total_bytes=_GPU_BYTES,
+                memory_used_bytes=0,
+                memory_free_bytes=_GPU_BYTES,
+                processes=tuple(
+                    ProcessUse(pid=holder.pid, memory_bytes=GIB)
+                    for where, seat in placed
+                    if where == uuid
+                    for holder in seat.holders
+                ),
+            )
+            for uuid in uuids
+        )
+        self._facts = self._read()
+        self._before = Attribution()
+
+    def whole(self) -> Attribution:
+        """Read the processes and explain the holders."""
+        self._facts = self._read()
+        return self.explain()
+
+    def explain(self) -> Attribution:
+        """Explain the holders by what was read last."""
+        self._before = attribute(
+            self._samples,
+            self._facts.facts,
+            self._servers,
+            self._leases,
+            self._listed,
+            self._before.owners,
+        )
+        return self._before
+
+    def _read(self) -> Processes:
+        return self._loop.run_until_complete(
+            self._host.processes(self._samples, self._servers)
+        )
+
+
+def _server(number: int, seat: Seat) -> ServerInfo:
+    return ServerInfo(
+        lease_id=f"lease{number}",
+        user=f"attendee{number:03d}",
+        server="",
+        url="http://127.0.0.1/",
+        token="",
+        pid=seat.server.pid,
+        started=seat.server.started,
+    )
+
+
+def _lease(number: int, uuid: str) -> Lease:
+    return Lease(
+        id=f"lease{number}",
+        user=f"attendee{number:03d}",
+        server="",
+        share="1/20",
+        devices=(
+            LeasedDevice(
+                uuid=uuid, label=uuid, memory_bytes=4 * GIB, total_bytes=_GPU_BYTES
+            ),
+        ),
+        granted_at=0.0,
+    )
