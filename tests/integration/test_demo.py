@@ -235,3 +235,19 @@ def test_who_stops_reading_ends_it(start: Callable[..., Demo]) -> None:
 
     demo.assert_is_gone()
     assert demo.process.returncode == 0
+
+
+def test_a_hub_that_dies_is_told_and_leaves_nothing_behind(
+    start: Callable[..., Demo],
+) -> None:
+    demo = start("--attendees", "0")
+    demo.wait_until(lambda: len(demo.family()) >= 2)
+    hub = next(member for member in demo.family() if "-f" in member.cmdline())
+    hub.kill()
+
+    demo.assert_is_gone()
+    assert demo.process.returncode == 1
+    said = demo.errors()
+    assert said.startswith("JupyterHub ended ")
+    assert "Its log ends with:" in said
+    assert "Traceback" not in said
