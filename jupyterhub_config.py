@@ -2,7 +2,7 @@
 
 As root, on a machine with an NVIDIA driver, and a Unix user for each attendee::
 
-    pip install jupyterhub-gpuworkshop jupyterlab
+    pip install . jupyterlab configurable-http-proxy
     jupyterhub -f jupyterhub_config.py
 """
 

@@ -92,7 +92,7 @@ def test_the_demo_is_told_every_option(asked: list[DemoOptions]) -> None:
     [
         ("--idle-timeout", "60"),
         ("--idle-timeout", "0s"),
-        ("--port", "0"),
+        ("--port", "-1"),
         ("--gpus", "0"),
         ("--gpu-memory", "16"),
         ("--attendees", "-1"),

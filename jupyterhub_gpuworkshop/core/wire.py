@@ -14,6 +14,9 @@ from pydantic import TypeAdapter
 from .devices import Inventory
 from .leases import Lease
 
+ORGANISERS_DETAIL = "detail"
+"""The key of an event's details that may name other attendees and processes."""
+
 
 class EventKind(str, Enum):
     """What can happen that people want to read about."""

@@ -24,7 +24,13 @@ from jupyterhub_gpuworkshop.core.placement import (
 from jupyterhub_gpuworkshop.core.shares import Share, ShareKind
 from jupyterhub_gpuworkshop.core.sums import usable_devices
 from jupyterhub_gpuworkshop.core.units import format_size
-from jupyterhub_gpuworkshop.core.wire import DeviceUse, Event, EventKind, Refusal
+from jupyterhub_gpuworkshop.core.wire import (
+    ORGANISERS_DETAIL,
+    DeviceUse,
+    Event,
+    EventKind,
+    Refusal,
+)
 from jupyterhub_gpuworkshop.workshop import Workshop
 
 from .ledger import DurableLedger
@@ -243,7 +249,7 @@ class Allocator:
                 details={
                     "share": str(share),
                     "outcome": outcome,
-                    "detail": refused.detail,
+                    ORGANISERS_DETAIL: refused.detail,
                 },
             )
         )

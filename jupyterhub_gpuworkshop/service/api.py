@@ -65,7 +65,9 @@ class EventsHandler(ApiHandler):
         )
         # tornado's own `write` takes no list.
         self.set_header("Content-Type", "application/json")
-        self.finish(json.dumps([event_view(recorded) for recorded in events]))
+        self.finish(
+            json.dumps([event_view(recorded, self.viewer) for recorded in events])
+        )
 
     def _number(self, name: str, default: int, least: int, most: int) -> int:
         text = self.get_argument(name, "")

@@ -154,6 +154,11 @@ class GpuService(Application):
     def _default_log_level(self) -> int:
         return logging.INFO
 
+    @default("log_format")
+    def _default_log_format(self) -> str:
+        # The hub's own: a managed service writes into the hub's log.
+        return "[%(levelname)1.1s %(asctime)s.%(msecs).03d %(name)s] %(message)s"
+
     @default("workshop")
     def _default_workshop(self) -> str:
         return os.environ.get("GPUWORKSHOP_WORKSHOP", "")

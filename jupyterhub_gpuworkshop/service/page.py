@@ -106,7 +106,7 @@ class PageHandler(GuardedHandler):
             viewer=self.viewer,
             view=view,
             why_no_devices=snapshot.inventory.problem,
-            events=[event_view(recorded) for recorded in events],
+            events=[event_view(recorded, self.viewer) for recorded in events],
             labels=labels,
             is_old=view["age_seconds"] > _OLD_AFTER_SECONDS,
         )

@@ -14,6 +14,7 @@ from jupyterhub_gpuworkshop.core.snapshot import (
     LeaseUse,
     Snapshot,
 )
+from jupyterhub_gpuworkshop.core.wire import ORGANISERS_DETAIL
 
 from .auth import Viewer
 from .store import Recorded
@@ -50,9 +51,16 @@ def snapshot_view(snapshot: Snapshot, viewer: Viewer, now: float) -> Json:
     }
 
 
-def event_view(recorded: Recorded) -> Json:
-    """Return an event of the history."""
+def event_view(recorded: Recorded, viewer: Viewer) -> Json:
+    """Return an event of the history, as far as this viewer may see it.
+
+    An attendee who was refused reads the reason; the detail beside it says who is in
+    the way, with names, and is the organiser's.
+    """
     event = recorded.event
+    kept = dict(event.details)
+    if not viewer.is_organiser:
+        kept.pop(ORGANISERS_DETAIL, None)
     return {
         "id": recorded.id,
         "at": event.at,
@@ -61,7 +69,7 @@ def event_view(recorded: Recorded) -> Json:
         "server": event.server,
         "devices": list(event.devices),
         "reason": event.reason,
-        "details": dict(event.details),
+        "details": kept,
     }
 
 

@@ -276,5 +276,3 @@ class RunningHub:
         for process in self.servers_alive():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-
-

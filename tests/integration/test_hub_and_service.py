@@ -244,6 +244,43 @@ def test_an_attendee_sees_their_own_and_the_totals(make_hub):
     assert _service(hub, "api/v1/snapshot", "nonsense").status_code in (401, 403)
 
 
+def test_a_refused_attendee_is_not_told_who_is_in_the_way(make_hub):
+    hub = make_hub(
+        gpus=1,
+        service=True,
+        workshop={"gpus": {"attendees_per_gpu": 2}, "monitor": {"interval": "0.5s"}},
+        early=_ORGANISER,
+    ).start()
+    hub.add_users("ann", "zoe")
+    _wait_for_devices(hub)
+    with SimulatedKernel(sys.executable, hub.devices) as outsider:
+        outsider.run(f"x = simcuda.allocate({12 * GIB})")
+
+        def refused():
+            answer = hub.api("POST", "users/ann/server")
+            if answer.status_code != 503:
+                hub.stop_server("ann")
+                return ""
+            return answer.text
+
+        text = wait_for(refused, why="the outsider is in nobody's way")
+        assert "someone outside the hub holds 12 GiB" in text
+        assert str(outsider.process.pid) not in text
+    token = hub.api(
+        "POST", "users/ann/tokens", json={"scopes": ["custom:gpuworkshop:read"]}
+    ).json()["token"]
+
+    def refusals(as_whom):
+        events = _service(hub, "api/v1/events", as_whom).json()
+        return [event for event in events if event["kind"] == "lease_refused"]
+
+    (theirs,) = wait_for(lambda: refusals(token))
+    (organisers,) = refusals(hub.token)
+    assert f"pid {outsider.process.pid}" in organisers["details"]["detail"]
+    assert "detail" not in theirs["details"]
+    assert f"pid {outsider.process.pid}" not in json.dumps(theirs)
+
+
 def test_behind_a_base_url_everything_is_below_it(make_hub):
     hub = make_hub(service=True, base_url="/gpu/class/", early=_ORGANISER).start()
     hub.add_users("ann")
