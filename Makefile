@@ -9,12 +9,15 @@ DEV := $(VENV)/.installed
 DOCS := $(VENV)/.installed-docs
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo test bench docs lint clean
+HUB5 := .venv-hub5
+
+.PHONY: help demo test test-hub5 bench docs lint clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo   a GPU workshop on this machine, without a GPU'
 	@echo 'make test   the tests'
+	@echo 'make test-hub5  what touches the hub, on the newest JupyterHub 5'
 	@echo 'make bench  the benchmarks'
 	@echo 'make docs   the documentation, into docs/_build/html'
 	@echo 'make lint   formatting, types and import contracts'
@@ -27,6 +30,9 @@ demo: $(DEV)
 
 test: $(DEV)
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+test-hub5: $(HUB5)/.installed
+	@exec $(HUB5)/bin/python -m pytest tests/hub tests/service tests/integration $(ARGS)
 
 bench: $(DEV)
 	@exec $(BIN)/python -m benchmarks $(ARGS)
@@ -41,7 +47,7 @@ lint: $(DEV)
 	@$(BIN)/lint-imports
 
 clean:
-	@rm -rf $(VENV) build dist docs/_build .pytest_cache .mypy_cache .ruff_cache \
+	@rm -rf $(VENV) $(HUB5) build dist docs/_build .pytest_cache .mypy_cache .ruff_cache \
 	  .hypothesis .import_linter_cache htmlcov .coverage .coverage.* *.egg-info
 
 # stdout belongs to the program: everything here speaks on stderr.
@@ -53,6 +59,13 @@ $(DEV): setup.cfg pyproject.toml $(BIN)/python
 $(DOCS): $(DEV)
 	@echo 'Installing what builds the documentation into $(VENV) ...' >&2
 	@$(PIP) install -e '.[docs]' >&2
+	@touch $@
+
+$(HUB5)/.installed: $(DEV)
+	@echo 'Installing JupyterHub 5 into $(HUB5) ...' >&2
+	@$(BIN)/python -m venv $(HUB5) >&2
+	@$(HUB5)/bin/python -m pip --disable-pip-version-check --quiet \
+	  install -e '.[demo,test]' 'jupyterhub==5.*' >&2
 	@touch $@
 
 $(BIN)/python:
