@@ -220,7 +220,7 @@ def test_every_key_of_the_rest_api_is_in_its_reference() -> None:
     view = snapshot_view(_full_snapshot(), organiser, 1.0)
     assert all(view[part] for part in ("devices", "leases", "kernels", "holders"))
     event = Event(at=0.0, kind=EventKind.LEASE_GRANTED, user="ada")
-    told = event_view(Recorded(id=1, origin="hub", event=event))
+    told = event_view(Recorded(id=1, origin="hub", event=event), organiser)
     assert _json_keys(json.loads(json.dumps([view, told]))) <= said
     for words in (EventKind, HolderKind, KernelState):
         assert {word.value for word in words} <= said
