@@ -7,7 +7,7 @@ driver that hangs takes the child with it and nothing else (design, rule 3).
 import asyncio
 import sys
 import time
-from asyncio.subprocess import DEVNULL, PIPE
+from asyncio.subprocess import DEVNULL, PIPE, create_subprocess_exec
 
 from pydantic import ValidationError
 
@@ -15,15 +15,21 @@ from jupyterhub_gpuworkshop.core.devices import Inventory
 from jupyterhub_gpuworkshop.core.wire import INVENTORY
 from jupyterhub_gpuworkshop.workshop import Workshop
 
+LIMIT_SECONDS = 10.0
+"""A driver that answers takes well under a second."""
 
-async def look_once(workshop: Workshop, *, limit_seconds: float = 10.0) -> Inventory:
+
+async def look_once(
+    workshop: Workshop, *, limit_seconds: float | None = None
+) -> Inventory:
     """Return what a child process sees; an inventory with a problem if it fails."""
+    limit_seconds = limit_seconds or LIMIT_SECONDS
     gpus = workshop.gpus
     command = [sys.executable, "-m", "jupyterhub_gpuworkshop.machine.look"]
     command += ["--source", gpus.source]
     if gpus.simulated_dir is not None:
         command += ["--simulated-dir", str(gpus.simulated_dir)]
-    child = await asyncio.create_subprocess_exec(
+    child = await create_subprocess_exec(
         *command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, start_new_session=True
     )
     try:

@@ -5,6 +5,7 @@ import os
 import signal
 import sqlite3
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -267,3 +268,47 @@ def test_a_ledger_newer_than_the_code_refuses_shares_and_says_so(make_hub):
     assert "Tell the organiser" in answer.json()["message"]
     assert "newer" in hub.log
     assert not [p for p in hub.servers_alive() if psutil.pid_exists(p.pid)]
+
+
+def test_the_spawn_page_names_share_and_device_as_it_goes(make_hub):
+    hub = make_hub(early='c.Spawner.environment["STUB_NEVER_ANSWERS"] = "1"').start()
+    hub.add_users("ann")
+    with ThreadPoolExecutor(1) as pool:
+        spawning = pool.submit(hub.api, "POST", "users/ann/server")
+        wait_for(hub.leases, why="no lease was granted")
+        with hub.api("GET", "users/ann/server/progress", stream=True) as stream:
+            messages = (
+                json.loads(line.removeprefix(b"data: "))["message"]
+                for line in stream.iter_lines()
+                if line.startswith(b"data: ")
+            )
+            assert next(m for m in messages if m.startswith("Your share")) == (
+                "Your share: 1/5, GPU 0 (3.1 GiB of its memory)"
+            )
+        assert hub.api("DELETE", "users/ann/server").ok
+        spawning.result()
+    wait_for(lambda: not hub.leases(), why="the lease is still there")
+
+
+def test_a_driver_that_hangs_refuses_gpu_shares_and_nothing_else(make_hub):
+    hub = make_hub(
+        gpus=1,
+        workshop={"shares": {"users": {"ann": "cpu"}}},
+        early="""
+import asyncio, sys
+import jupyterhub_gpuworkshop.hub.look as look
+plain = asyncio.create_subprocess_exec
+def hangs(*command, **kwargs):
+    return plain(sys.executable, "-c", "import time; time.sleep(3600)", **kwargs)
+look.create_subprocess_exec = hangs
+look.LIMIT_SECONDS = 2.0
+""",
+    ).start()
+    hub.add_users("ann", "bea")
+    hub.spawn("ann")
+    answer = hub.api("POST", "users/bea/server")
+    assert answer.status_code == 503
+    assert "the GPU driver did not answer within 2 s" in answer.json()["message"]
+    assert "the GPU driver did not answer" in hub.log
+    (server,) = hub.servers_alive()
+    assert [p.pid for p in psutil.Process(hub.process.pid).children()] == [server.pid]

@@ -37,3 +37,27 @@ def test_a_hundred_spawns_at_once_promise_no_device_beyond_what_it_has(make_hub)
         hub.api("DELETE", f"users/{lease.user}/server")
     wait_for(lambda: not hub.leases(), seconds=60, why="some lease is still there")
     assert not hub.servers_alive()
+
+
+@pytest.mark.lab
+def test_twenty_jupyterlab_servers_start_at_once(make_hub):
+    hub = make_hub(
+        early="""
+import sys
+c.Spawner.cmd = [sys.executable, "-m", "jupyterhub.singleuser"]
+c.Spawner.args = ["--allow-root"]
+c.Spawner.env_keep = ["PATH"]
+"""
+    ).start()
+    names = [f"a{i:02d}" for i in range(20)]
+    hub.add_users(*names)
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(lambda n: hub.api("POST", f"users/{n}/server"), names))
+    wait_for(
+        lambda: all((s := hub.server(name)) and s["ready"] for name in names),
+        seconds=240,
+        why="some server never became ready",
+    )
+    leases = hub.leases()
+    assert sorted(Counter(x.uuids[0] for x in leases).values()) == [5] * 4
+    assert {lease.user for lease in leases} == set(names)
