@@ -1,6 +1,7 @@
 """`python -m benchmarks [NAME ...]`: arguments, and the printed report."""
 
 import inspect
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -68,4 +69,7 @@ def _sizes(work: Callable[..., Any], sizes: dict[str, int | None]) -> dict[str, 
 
 
 if __name__ == "__main__":
+    # Hubs and servers that were started end with this, however it is asked to end.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     sys.exit(main())

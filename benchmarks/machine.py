@@ -51,7 +51,7 @@ def file_system(folder: Path) -> str:
     return "unknown"
 
 
-def wait_until_quiet(limit_seconds: float = 60.0) -> float:
+def wait_until_quiet(limit_seconds: float = 30.0) -> float:
     """Wait until the processors have next to nothing to do.
 
     Returns:
