@@ -70,7 +70,7 @@ class Attribution:
         holders: one for each process on each device, each explained exactly once.
         kernels: one for each kernel that a server lists.
         owners: whose each process below a server is. Hand it to the next pass: a
-            process that outlives its parents stays whose it was.
+            process that outlives its parents stays whose it was, in no kernel.
     """
 
     holders: tuple[Holder, ...] = ()
@@ -159,8 +159,13 @@ def _main_processes(
     anchors: Mapping[int, Owner],
     kernels: Mapping[Key, frozenset[str]],
 ) -> dict[Owner, ProcessFacts]:
-    """Return each kernel's main process: of several that claim one, the earliest."""
+    """Return each kernel's main process: of several that claim one, none.
+
+    An earlier life of a kernel that could not be ended stands beside the present one,
+    for example, and what the one does says nothing of the other.
+    """
     mains: dict[Owner, ProcessFacts] = {}
+    doubtful: set[Owner] = set()
     for process in facts.values():
         server = anchors.get(process.parent)
         if (
@@ -175,10 +180,10 @@ def _main_processes(
         if kernel_id is None:
             continue
         owner = replace(server, kernel_id=kernel_id)
-        other = mains.get(owner)
-        if other is None or (process.started, process.pid) < (other.started, other.pid):
-            mains[owner] = process
-    return mains
+        if owner in mains:
+            doubtful.add(owner)
+        mains[owner] = process
+    return {owner: main for owner, main in mains.items() if owner not in doubtful}
 
 
 def _is_parent(parent: ProcessFacts | None, child: ProcessFacts) -> bool:
@@ -218,6 +223,10 @@ def _resolve(
         for process in reversed(path):
             if owner is None:
                 owner = remembered.get(process.process)
+                # It is not below its kernel any more, so that a restart would not
+                # end it: what it holds and does is not the kernel's.
+                if owner is not None and owner in mains:
+                    owner = replace(owner, kernel_id="")
             known[process.pid] = owner
     return {pid: owner for pid, owner in known.items() if owner is not None}
 

@@ -177,12 +177,15 @@ def test_two_servers_that_list_one_kernel_id_do_not_share_a_kernel():
     assert len(found.kernels) == 2
 
 
-def test_of_several_processes_that_claim_a_kernel_the_earliest_is_believed():
+def test_of_several_processes_that_claim_a_kernel_none_is_believed():
+    # One that a restart could not end beside the new one, say: who is innocent?
     late = process(109, 100, started=9999, command=kernel_command(KERNEL_A))
-    found = explain([HUB, ALICE_SERVER, late, ALICE_KERNEL], [ALICE], [109], KERNELS)
-    assert only(found).kind is HolderKind.SERVER
+    found = explain(
+        [HUB, ALICE_SERVER, late, ALICE_KERNEL], [ALICE], [109, 110], KERNELS
+    )
+    assert [h.kind for h in found.holders] == [HolderKind.SERVER] * 2
     (tree,) = found.kernels.values()
-    assert tree.main == ALICE_KERNEL.process
+    assert tree.main is None
 
 
 @pytest.mark.parametrize(
@@ -239,6 +242,27 @@ def test_an_orphan_seen_below_a_server_before_stays_that_servers():
     assert [h.user for h in after.holders] == ["alice", "alice"]
     forgotten = explain([HUB, ALICE_SERVER, orphan, child], [ALICE], [131, 140])
     assert [h.user for h in forgotten.holders] == ["", ""]
+
+
+def test_what_left_its_kernel_behind_is_the_servers_in_no_kernel():
+    # A restart of the kernel would not end it: it must not cost the kernel.
+    job = process(120, 110, session=120)
+    before = explain([HUB, ALICE_SERVER, ALICE_KERNEL, job], [ALICE], [120], KERNELS)
+    assert only(before).kernel_id == KERNEL_A
+    orphan = replace(job, parent=1)
+    restarted = process(150, 100, command=kernel_command(KERNEL_A))
+    for kernel in (ALICE_KERNEL, restarted):
+        after = explain(
+            [HUB, ALICE_SERVER, kernel, orphan], [ALICE], [120], KERNELS, before.owners
+        )
+        holder = only(after)
+        assert (holder.user, holder.lease_id) == ("alice", "lease-alice")
+        assert (holder.kind, holder.kernel_id) == (HolderKind.SERVER, "")
+        (tree,) = after.kernels.values()
+        assert tree.members == {kernel.process}
+    # It stays so where the kernel's process is not known for a while.
+    later = explain([HUB, orphan], [ALICE], [120], KERNELS, after.owners)
+    assert only(later).kernel_id == ""
 
 
 def test_a_pid_given_anew_does_not_inherit_what_is_remembered():
