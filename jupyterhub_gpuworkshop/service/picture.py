@@ -76,13 +76,21 @@ def read_kernel(
     complete = bool(samples) and all(
         sample is not None and sample.processes is not None for sample in its_samples
     )
+    # Which devices it sees is the attendee's to change: it may also compute on one
+    # whose processes nobody can list.
+    elsewhere = [
+        sample.utilisation
+        for uuid, sample in samples.items()
+        if sample.processes is None and uuid not in uuids
+    ]
+    is_told = complete and not any(x != 0 for x in elsewhere)
     return KernelReading(
         at=at,
         state=info.state,
         last_activity=info.last_activity,
-        gpu_utilisation=_most(h.utilisation for h in holders) if complete else None,
+        gpu_utilisation=_most(h.utilisation for h in holders) if is_told else None,
         device_utilisation=(
-            _most(sample.utilisation if sample else None for sample in its_samples)
+            _most([*(s.utilisation if s else None for s in its_samples), *elsewhere])
             if its_samples
             else None
         ),
@@ -199,13 +207,14 @@ def _describe(holder: Holder, processes: Processes) -> str:
 
 
 def _most(values: Iterable[float | None]) -> float | None:
-    """Return the largest; 0 of none; None where one is unknown."""
-    most = 0.0
+    """Return the largest; 0 of none; None where it may be one that is unknown."""
+    known, is_known = 0.0, True
     for value in values:
         if value is None:
-            return None
-        most = max(value, most)
-    return most
+            is_known = False
+        else:
+            known = max(value, known)
+    return known if is_known or known else None
 
 
 def _sum(values: Iterable[int | None]) -> int | None:

@@ -92,6 +92,28 @@ def test_a_device_whose_processes_cannot_be_listed_hides_what_the_kernel_does():
     assert (reading.gpu_utilisation, reading.memory_bytes) == (None, None)
 
 
+def test_one_process_at_work_is_not_hidden_by_another_that_is_unknown():
+    silent = replace(HOLDER, utilisation=None)
+    busy = replace(HOLDER, device="GPU-1", utilisation=0.3)
+    assert read(holders=[silent, busy]).gpu_utilisation == 0.3
+    samples = {
+        "GPU-0": sample("GPU-0", utilisation=None),
+        "GPU-1": sample("GPU-1", utilisation=0.3),
+    }
+    assert read(samples).device_utilisation == 0.3
+
+
+def test_a_device_of_others_that_cannot_be_listed_may_be_what_the_kernel_computes_on():
+    # CUDA_VISIBLE_DEVICES is the attendee's to change.
+    for utilisation in (0.4, None):
+        blind = sample("GPU-2", processes=None, utilisation=utilisation)
+        reading = read({**SAMPLES, "GPU-2": blind})
+        assert (reading.gpu_utilisation, reading.memory_bytes) == (None, 5)
+        assert reading.device_utilisation == utilisation
+    resting = sample("GPU-2", processes=None)
+    assert read({**SAMPLES, "GPU-2": resting}).gpu_utilisation == 0.0
+
+
 def test_a_device_that_was_not_read_is_unknown_in_every_way():
     for samples in ({}, {"GPU-0": SAMPLES["GPU-0"]}):
         reading = read(samples)
