@@ -109,6 +109,7 @@ class Monitor:
         snapshot: the current one.
         kernels: what the reaper needs of each kernel, of the same instant.
         rounds: how many snapshots there were.
+        listed: the devices of which the snapshot names every holder.
     """
 
     def __init__(
@@ -128,6 +129,7 @@ class Monitor:
         )
         self.kernels: Mapping[Owner, Watched] = {}
         self.rounds = 0
+        self.listed: frozenset[str] = frozenset()
         self._gpus = gpus
         self._host = host
         self._servers = servers
@@ -141,7 +143,7 @@ class Monitor:
         self._next: asyncio.Task[None] | None = None
         self._published = asyncio.Event()
         self._attribution = Attribution()
-        self._listed: dict[Key, frozenset[str]] = {}
+        self._kernel_ids: dict[Key, frozenset[str]] = {}
         self._watches: dict[Owner, KernelWatch] = {}
         self._device_uses: tuple[DeviceUse, ...] = ()
 
@@ -205,6 +207,8 @@ class Monitor:
                 processes = await self._host.processes(samples, report.servers)
             except (CallHangs, OSError) as error:
                 problems.append(f"Processes are unknown: {error}")
+            # Their processor time is of this instant, however long a server takes.
+            at = self._clock()
             answers = await asking
         finally:
             asking.cancel()
@@ -213,7 +217,7 @@ class Monitor:
             samples=samples,
             processes=processes,
             answers=answers,
-            at=self._clock(),
+            at=at,
             taken_at=taken_at,
             problems=problems,
         )
@@ -243,6 +247,11 @@ class Monitor:
                 reading.taken_at,
             )
         self._keep_peaks(reading, uses)
+        self.listed = frozenset(
+            sample.uuid
+            for sample in reading.samples
+            if sample.processes is not None and reading.processes is not None
+        )
         self.snapshot = Snapshot(
             taken_at=reading.taken_at,
             inventory=self._gpus.inventory or Inventory(),
@@ -260,11 +269,11 @@ class Monitor:
 
     def _attribute(self, reading: _Reading) -> Attribution:
         """Explain the holders; without the processes nobody is blamed for anything."""
-        self._listed = {
+        self._kernel_ids = {
             key: (
                 frozenset(answer.kernels)
                 if answer.kernels is not None
-                else self._listed.get(key, frozenset())
+                else self._kernel_ids.get(key, frozenset())
             )
             for key, answer in reading.answers.items()
         }
@@ -274,7 +283,7 @@ class Monitor:
             reading.processes.facts if reading.processes is not None else {},
             reading.report.servers,
             reading.report.leases,
-            self._listed,
+            self._kernel_ids,
             self._attribution.owners,
         )
         if known:

@@ -91,6 +91,8 @@ class Reaper:
         before = {owner: self._monitor.kernels[owner] for owner in due}
         await self._monitor.tick()
         self._seen_rounds = self._monitor.rounds
+        if self._rules.idle().dry_run:
+            return
         for owner in self._due():
             if owner in before and _is_same(
                 before[owner], self._monitor.kernels[owner]
@@ -200,10 +202,11 @@ class Reaper:
     async def _held_after(self, watched: Watched) -> int | None:
         """Return what the kernel's old processes still hold; None where unknown."""
         old = {holder.process for holder in watched.holders}
+        devices = {holder.device for holder in watched.holders}
         held_bytes = None
         for _ in range(_ROUNDS_TO_SEE_IT):
             await self._monitor.tick()
-            if self._monitor.snapshot.samples:
+            if devices <= self._monitor.listed:
                 held_bytes = self._held_by(old)
             if held_bytes == 0:
                 break

@@ -1,5 +1,6 @@
 """Samples, processes and kernels, joined to one picture."""
 
+import asyncio
 import threading
 from dataclasses import replace
 
@@ -80,6 +81,38 @@ async def test_a_server_that_answers_no_more_leaves_its_kernels_unknown(world):
     # What Linux vouches for does not hang on the server's answer.
     assert snapshot.holders[0].kernel_id == kernel_id
     assert "The server of ada is unknown" in snapshot.problems[0]
+
+
+async def test_a_server_that_is_slow_now_and_then_keeps_nobodys_kernel_alive(world):
+    # Everybody's round waits for it: what counts is when the processes were read.
+    kernel_id = world.attendee.start_kernel()
+    world.attendee.kernels[kernel_id].run('held.append(simcuda.allocate("2GiB"))')
+    read, poll = world.monitor._host.processes, world.servers.poll
+    were_read = asyncio.Event()
+    slow = [0.0, 0.0, 4.9, 0.0, 4.9, 0.0]
+
+    async def working(samples, servers):
+        """Read processes of which each uses 40 % of a core."""
+        found = await read(samples, servers)
+        used = 0.4 * world.clock.now
+        facts = {p: replace(f, cpu_seconds=used) for p, f in found.facts.items()}
+        were_read.set()
+        return replace(found, facts=facts)
+
+    async def slowly(servers):
+        answers = await poll(servers)
+        await were_read.wait()
+        were_read.clear()
+        world.clock.now += slow.pop(0)
+        return answers
+
+    world.monitor._host.processes, world.servers.poll = working, slowly
+    await world.look(times=2)
+    while slow:
+        await world.look(seconds=0.1)
+        (watched,) = world.monitor.kernels.values()
+        assert watched.watch.idle_seconds, watched.watch.why_not
+        assert watched.watch.cpu <= 0.4
 
 
 async def test_a_hub_that_is_silent_is_told_and_soon_leaves_servers_unknown(world):

@@ -1,13 +1,16 @@
 """Memory is taken back from who is idle, and from nobody else."""
 
 import asyncio
+import json
+from dataclasses import replace
 
 import pytest
 
 from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.core.wire import EventKind
+from jupyterhub_gpuworkshop.service.rules import Rules
 
-from .world import RULES, World
+from .world import LOG, RULES, World
 
 HOLD = 'held.append(simcuda.allocate("2GiB"))'
 
@@ -169,6 +172,45 @@ async def test_memory_that_stays_held_is_no_success(world):
     (event,) = world.events()
     assert event.kind is EventKind.RECLAIM_FAILED
     assert "still held" in event.reason
+
+
+@pytest.mark.parametrize("blind", ["processes", "lists"])
+async def test_memory_that_nobody_can_see_is_not_told_to_be_free(world, blind):
+    await idle_kernel(world)
+    world.attendee.ignores_restart = True
+    monitor = world.monitor
+    (due,) = monitor.due()
+    watched = monitor.kernels[due]
+
+    async def unreadable(*_):
+        raise OSError("no /proc")
+
+    sample = monitor._gpus.sample
+
+    async def unlisted():
+        return tuple(replace(x, processes=None) for x in await sample())
+
+    if blind == "processes":
+        monitor._host.processes = unreadable
+    else:
+        monitor._gpus.sample = unlisted
+    # What follows the restart is seen by nobody.
+    monitor._host.lives = lambda process: asyncio.sleep(0, True)
+    world.reaper._act(due, watched)
+    while world.reaper._acting:
+        await world.look(0.5)
+    (event,) = world.events()
+    assert event.kind is EventKind.RECLAIM_FAILED
+    assert "unknown" in event.reason
+
+
+async def test_who_switches_to_a_dry_run_in_the_last_moment_is_heard(world):
+    await idle_kernel(world)
+    rules = json.dumps({**RULES, "idle": {**RULES["idle"], "dry_run": True}})
+    dry = Rules(rules, LOG).workshop
+    world.rules.refresh = lambda: setattr(world.rules, "workshop", dry)
+    await world.reap()
+    assert acted(world) == []
 
 
 async def test_two_actions_on_one_kernel_never_overlap(world):
