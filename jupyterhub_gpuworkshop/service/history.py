@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TypeVar
 
@@ -60,7 +60,8 @@ class History:
         self._timeout_seconds = timeout_seconds
         self._store = Store(path, keep) if path is not None else None
         self._thread = OneThread("The disk of the history")
-        self._events: deque[Recorded] = deque(maxlen=keep)
+        self._events: deque[Recorded] = deque()
+        self._by_user: dict[str, deque[Recorded]] = {}
         self._heard: dict[str, int] = {}
         self._last_id = 0
         self._peaks: dict[PeakKey, Peak] = {}
@@ -75,8 +76,8 @@ class History:
             loaded = await self._try(self._store.load)
             if loaded is not None:
                 events, peaks = loaded
-                self._events.extend(events)
                 for recorded in events:
+                    self._remember(recorded)
                     self._hear(recorded.origin, recorded.event.sequence)
                 self._last_id = max((r.id for r in events), default=0)
                 self._peaks = {(p.lease_id, p.kernel_id): p for p in peaks}
@@ -112,17 +113,13 @@ class History:
             limit: at most so many.
             user: only this attendee's; None for everybody's.
         """
-        found = (
-            recorded
-            for recorded in self._events
-            if recorded.id > event_id and user in (None, recorded.event.user)
-        )
-        return list(islice(found, limit))
+        events = self._of(user)
+        found = takewhile(lambda recorded: recorded.id > event_id, reversed(events))
+        return list(islice(reversed(list(found)), limit))
 
     def latest(self, limit: int, user: str | None) -> list[Recorded]:
         """Return the last events, newest first."""
-        found = (r for r in reversed(self._events) if user in (None, r.event.user))
-        return list(islice(found, limit))
+        return list(islice(reversed(self._of(user)), limit))
 
     def peak_bytes(self, lease_id: str, kernel_id: str = "") -> int:
         """Return the most memory that a lease, or one kernel of it, ever held."""
@@ -167,10 +164,24 @@ class History:
     def _append(self, origin: str, event: Event) -> None:
         self._last_id += 1
         recorded = Recorded(id=self._last_id, origin=origin, event=event)
-        self._events.append(recorded)
+        self._remember(recorded)
         if self._store is not None:
             self._unwritten.append(recorded)
         self._hear(origin, event.sequence)
+
+    def _of(self, user: str | None) -> deque[Recorded]:
+        """Return an attendee's events, or everybody's; oldest first."""
+        return self._events if user is None else self._by_user.get(user, deque())
+
+    def _remember(self, recorded: Recorded) -> None:
+        self._events.append(recorded)
+        self._by_user.setdefault(recorded.event.user, deque()).append(recorded)
+        if len(self._events) > self._keep:
+            user = self._events.popleft().event.user
+            # The oldest of all is the oldest of its user's.
+            self._by_user[user].popleft()
+            if not self._by_user[user]:
+                del self._by_user[user]
 
     def _hear(self, origin: str, sequence: int) -> None:
         highest = max(sequence, self._heard.pop(origin, 0))

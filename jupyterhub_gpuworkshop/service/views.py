@@ -4,7 +4,9 @@ Owns who is shown what (design, rule 5): of others an attendee sees the devices'
 totals, and neither names nor notebooks nor processes.
 """
 
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 from jupyterhub_gpuworkshop.core.leases import Lease
 from jupyterhub_gpuworkshop.core.snapshot import (
@@ -23,6 +25,51 @@ Json = dict[str, Any]
 _COMMAND_CHARACTERS = 300
 
 
+class _Owned(Protocol):
+    @property
+    def user(self) -> str: ...
+
+
+T = TypeVar("T", bound=_Owned)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sorted:
+    """A snapshot, sorted by whose what is: once for all who look."""
+
+    snapshot: Snapshot
+    devices: list[Json]
+    uses: dict[str, LeaseUse]
+    leases: dict[str, list[Lease]]
+    kernels: dict[str, list[KernelView]]
+    holders: dict[str, list[Holder]]
+
+
+_latest: _Sorted | None = None
+"""Of the snapshot that was looked at last: a class looks at one, again and again."""
+
+
+def _sort(snapshot: Snapshot) -> _Sorted:
+    global _latest
+    if _latest is None or _latest.snapshot is not snapshot:
+        _latest = _Sorted(
+            snapshot=snapshot,
+            devices=_devices(snapshot),
+            uses={use.lease_id: use for use in snapshot.uses},
+            leases=_by_user(snapshot.leases),
+            kernels=_by_user(snapshot.kernels),
+            holders=_by_user(snapshot.holders),
+        )
+    return _latest
+
+
+def _by_user(things: Iterable[T]) -> dict[str, list[T]]:
+    found: dict[str, list[T]] = {}
+    for thing in things:
+        found.setdefault(thing.user, []).append(thing)
+    return found
+
+
 def snapshot_view(snapshot: Snapshot, viewer: Viewer, now: float) -> Json:
     """Return what the viewer may see of a snapshot.
 
@@ -31,21 +78,25 @@ def snapshot_view(snapshot: Snapshot, viewer: Viewer, now: float) -> Json:
         viewer: who looks.
         now: wall-clock seconds since the epoch.
     """
+    found = _sort(snapshot)
 
-    def may_see(user: str) -> bool:
-        return viewer.is_organiser or (bool(user) and user == viewer.attendee)
+    def may_see(things: Iterable[T], of_users: dict[str, list[T]]) -> Iterable[T]:
+        if viewer.is_organiser:
+            return things
+        # What is nobody's is not theirs who have no name.
+        return of_users.get(viewer.attendee, ()) if viewer.attendee else ()
 
-    uses = {use.lease_id: use for use in snapshot.uses}
     return {
         "taken_at": snapshot.taken_at,
         "age_seconds": round(max(0.0, now - snapshot.taken_at), 3),
         "needed": snapshot.needed,
-        "devices": _devices(snapshot, viewer),
+        "devices": found.devices if viewer.is_organiser else _totals(found.devices),
         "leases": [
-            _lease(x, uses.get(x.id)) for x in snapshot.leases if may_see(x.user)
+            _lease(x, found.uses.get(x.id))
+            for x in may_see(snapshot.leases, found.leases)
         ],
-        "kernels": [_kernel(x) for x in snapshot.kernels if may_see(x.user)],
-        "holders": [_holder(x) for x in snapshot.holders if may_see(x.user)],
+        "kernels": [_kernel(x) for x in may_see(snapshot.kernels, found.kernels)],
+        "holders": [_holder(x) for x in may_see(snapshot.holders, found.holders)],
         # They name attendees and processes.
         "problems": list(snapshot.problems) if viewer.is_organiser else [],
     }
@@ -73,26 +124,35 @@ def event_view(recorded: Recorded, viewer: Viewer) -> Json:
     }
 
 
-def _devices(snapshot: Snapshot, viewer: Viewer) -> list[Json]:
+def _devices(snapshot: Snapshot) -> list[Json]:
     samples = {sample.uuid: sample for sample in snapshot.samples}
+    promised: dict[str, list[int]] = {}
+    for lease in snapshot.leases:
+        for uuid in set(lease.uuids):
+            promised.setdefault(uuid, []).append(lease.bytes_on(uuid))
     devices = []
     for device in snapshot.inventory.devices:
-        leases = [lease for lease in snapshot.leases if device.uuid in lease.uuids]
         sample = samples.get(device.uuid)
-        view: Json = {
-            "uuid": device.uuid,
-            "label": device.label,
-            "name": device.name,
-            "memory_total_bytes": device.memory_bytes,
-            **_readings(sample),
-            "leases": len(leases),
-            "promised_bytes": sum(lease.bytes_on(device.uuid) for lease in leases),
-            "lost": device.lost,
-        }
-        if viewer.is_organiser:
-            view["problem"] = sample.problem if sample else "It was not read."
-        devices.append(view)
+        shares = promised.get(device.uuid, [])
+        devices.append(
+            {
+                "uuid": device.uuid,
+                "label": device.label,
+                "name": device.name,
+                "memory_total_bytes": device.memory_bytes,
+                **_readings(sample),
+                "leases": len(shares),
+                "promised_bytes": sum(shares),
+                "lost": device.lost,
+                "problem": sample.problem if sample else "It was not read.",
+            }
+        )
     return devices
+
+
+def _totals(devices: list[Json]) -> list[Json]:
+    """Leave out what is the organiser's to see."""
+    return [{k: v for k, v in x.items() if k != "problem"} for x in devices]
 
 
 def _readings(sample: DeviceSample | None) -> Json:

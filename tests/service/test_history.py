@@ -107,6 +107,17 @@ async def test_the_history_is_bounded_in_memory_and_on_disk(path):
     assert again.peak_bytes("lease-14") == 0
 
 
+async def test_who_reads_their_own_finds_what_is_kept_and_no_more(path):
+    history = await opened(path, keep=4)
+    users = ["bob", "ada", "bob", "ada", "eve", "ada"]
+    await history.take("hub", [event(i + 1, u) for i, u in enumerate(users)])
+    for kept in (history, await opened(path, keep=4)):
+        assert [r.id for r in kept.after(0, 10, None)] == [3, 4, 5, 6]
+        assert [r.id for r in kept.after(0, 10, "ada")] == [4, 6]
+        assert [r.id for r in kept.after(3, 1, "ada")] == [4]
+        assert [r.id for r in kept.latest(10, "bob")] == [3]
+
+
 async def test_peaks_only_rise_and_outlive_the_service(path):
     history = await opened(path)
     for memory_bytes in (5, 9, 7):

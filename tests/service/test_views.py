@@ -1,6 +1,7 @@
 """Attendees see their own (design, rule 5)."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -121,6 +122,19 @@ def test_an_organiser_sees_every_process_and_what_is_unknown():
     assert (view["age_seconds"], view["needed"]) == (1.5, True)
     ours = view["leases"][0]
     assert (ours["memory_used_bytes"], ours["peak_memory_bytes"]) == (5, 6)
+
+
+def test_who_looks_after_others_sees_their_own_of_the_newest_picture():
+    snapshot_view(SNAPSHOT, ORGANISER, 101.0)
+    theirs = snapshot_view(SNAPSHOT, ADA, 101.0)
+    assert [x["user"] for x in theirs["kernels"]] == ["ada"]
+    assert "problem" not in theirs["devices"][0]
+    (device,) = snapshot_view(SNAPSHOT, ORGANISER, 101.0)["devices"]
+    assert device["problem"] == "bob's process cannot be read"
+    later = replace(SNAPSHOT, kernels=(kernel("bob"),), leases=())
+    theirs = snapshot_view(later, ADA, 102.0)
+    assert theirs["kernels"] == theirs["leases"] == []
+    assert theirs["devices"][0]["leases"] == 0
 
 
 def test_a_device_that_was_not_read_has_no_numbers():
