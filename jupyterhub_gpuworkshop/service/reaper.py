@@ -27,6 +27,9 @@ from .servers import Servers
 _LOG = logging.getLogger(__name__)
 _ROUNDS_TO_SEE_IT = 3
 """How many snapshots the memory may take to be seen free."""
+_MOST_AT_ONCE = 100
+_MOST_AT_ONCE_OF_ONE_SERVER = 4
+"""A server that never ends a restart must not keep the others from theirs."""
 _FIRST_PAUSE_SECONDS = 30.0
 _LONGEST_PAUSE_SECONDS = 1800.0
 
@@ -94,8 +97,10 @@ class Reaper:
         if self._rules.idle().dry_run:
             return
         for owner in self._due():
-            if owner in before and _is_same(
-                before[owner], self._monitor.kernels[owner]
+            if (
+                owner in before
+                and _is_same(before[owner], self._monitor.kernels[owner])
+                and self._has_room(owner)
             ):
                 self._act(owner, self._monitor.kernels[owner])
 
@@ -114,6 +119,14 @@ class Reaper:
             if owner not in self._acting
             and now >= self._failures.get(owner, _Failures()).retry_at
         ]
+
+    def _has_room(self, owner: Owner) -> bool:
+        """Say whether one more may begin; who may not is looked at anew next time."""
+        of_its_server = sum(x.lease_id == owner.lease_id for x in self._acting)
+        return (
+            len(self._acting) < _MOST_AT_ONCE
+            and of_its_server < _MOST_AT_ONCE_OF_ONE_SERVER
+        )
 
     def _forget(self) -> None:
         """Keep nothing about kernels that are gone or idle spells that ended."""

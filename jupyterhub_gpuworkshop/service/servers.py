@@ -12,6 +12,7 @@ import re
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -232,7 +233,9 @@ class Servers:
             follow_redirects=False,
             decompress_response=False,
         )
-        async with self._turns:
+        # A restart may take long, and nobody's poll may wait for it; nor may it wait
+        # for them, for what was read right before would be old. The reaper counts them.
+        async with self._turns if method == "GET" else nullcontext():
             try:
                 response = await self._client.fetch(request, raise_error=False)
             except Exception as error:

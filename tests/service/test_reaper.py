@@ -174,6 +174,24 @@ async def test_memory_that_stays_held_is_no_success(world):
     assert "still held" in event.reason
 
 
+async def test_a_server_that_ends_no_restart_has_few_at_a_time(world):
+    for _ in range(6):
+        kernel_id = world.attendee.start_kernel()
+        world.attendee.kernels[kernel_id].run(HOLD)
+        path = f"api/kernels/{kernel_id}/restart"
+        world.attendee.answers[path] = (200, asyncio.sleep)
+    await world.look(times=15)
+    for _ in range(2):
+        world.reaper._seen_rounds = world.monitor.rounds - 1
+        await world.reaper.step()
+        while True:
+            if len(acted(world)) == len(world.reaper._acting):
+                break
+            await asyncio.sleep(0)
+    assert len(acted(world)) == 4
+    assert len(world.monitor.due()) == 6
+
+
 @pytest.mark.parametrize("blind", ["processes", "lists"])
 async def test_memory_that_nobody_can_see_is_not_told_to_be_free(world, blind):
     await idle_kernel(world)

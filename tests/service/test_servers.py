@@ -142,6 +142,28 @@ async def test_a_server_that_never_answers_holds_up_no_other(
     await silent.stop()
 
 
+async def test_restarts_that_never_end_hold_up_no_poll(attendee, servers, tmp_path):
+    silent = AttendeeServer(tmp_path, user="bob").start()
+    kernels = [f"{n:08x}-0000-4000-8000-000000000001" for n in range(250)]
+    for kernel_id in kernels:
+        path = f"api/kernels/{kernel_id}/restart"
+        silent.answers[path] = (200, asyncio.sleep)
+    restarts = [
+        asyncio.ensure_future(servers.restart(silent.info, kernel_id))
+        for kernel_id in kernels
+    ]
+    while True:
+        if len(silent.asked) == len(kernels):
+            break
+        await asyncio.sleep(0)
+    answer = await asyncio.wait_for(ask(servers, attendee), 10)
+    assert answer.kernels == {}
+    for restart in restarts:
+        restart.cancel()
+    await asyncio.gather(*restarts, return_exceptions=True)
+    await silent.stop()
+
+
 async def test_servers_are_found_by_name_too(attendee, servers):
     info = attendee.info
     named = replace(info, url=info.url.replace("127.0.0.1", "localhost"))
