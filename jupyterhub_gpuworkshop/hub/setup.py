@@ -127,6 +127,7 @@ def _add_service(
         service["environment"] = {
             "GPUWORKSHOP_LINK_SECRET": secret,
             "GPUWORKSHOP_WORKSHOP": given,
+            "GPUWORKSHOP_HUB_PID": str(os.getpid()),
         }
     else:
         kept = _kept_secrets(rules)

@@ -205,8 +205,9 @@ class GpuService(Application):
     @catch_config_error
     def initialize(self, argv: list[str] | None = None) -> None:
         """Read command line, configuration file and workshop."""
-        # Before anything that takes time: the parent may die meanwhile.
-        self._parent = os.getppid()
+        # The hub says who it is: it may be gone before this process can look, which
+        # is a second after it was started.
+        self._parent = int(os.environ.get("GPUWORKSHOP_HUB_PID") or os.getppid())
         self.parse_command_line(argv)
         if self.config_file:
             self.load_config_file(self.config_file)

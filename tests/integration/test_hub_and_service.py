@@ -41,7 +41,7 @@ def _service_process(hub):
     return next(
         child
         for child in psutil.Process(hub.process.pid).children()
-        if "jupyterhub_gpuworkshop" in child.cmdline()
+        if "jupyterhub_gpuworkshop" in child.cmdline() and "service" in child.cmdline()
     )
 
 
@@ -191,6 +191,22 @@ def test_the_service_ends_with_a_killed_hub_and_the_next_one_takes_its_port(make
     assert _snapshot(hub)["leases"][0]["user"] == "ann"
     # Its server is called with a token that the new hub made.
     wait_for(lambda: not _snapshot(hub)["problems"], why="problems stay")
+
+
+def test_a_hub_killed_as_it_starts_the_service_leaves_none_behind(make_hub):
+    hub = make_hub(service=True)
+    hub.launch()
+    wait_for(lambda: "Spawning" in hub.log, seconds=60)
+    service = wait_for(lambda: _service_process_or_none(hub))
+    hub.kill()
+    wait_for(lambda: not service.is_running(), why="the service lives on")
+
+
+def _service_process_or_none(hub):
+    try:
+        return _service_process(hub)
+    except StopIteration:
+        return None
 
 
 def test_events_reach_the_history_once_though_the_service_was_away(make_hub):
