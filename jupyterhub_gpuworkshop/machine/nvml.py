@@ -271,9 +271,10 @@ class _Reader:
         if last is not None:
             age = now - last.at
             newcomers = set(at_work or ()) - last.at_work - set(last.memory_bytes or ())
-            changed = last.used_bytes != used_bytes or newcomers
+            changed = last.used_bytes != used_bytes
             soonest = _LEAST_SECONDS_BETWEEN_LISTINGS if changed else interval_seconds
-            if age < min(soonest, interval_seconds):
+            # What newcomers did is told only once: they are listed at once.
+            if not newcomers and age < min(soonest, interval_seconds):
                 return last
         try:
             listed, problem = nvml.processes(self._handle), ""

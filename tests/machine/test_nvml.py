@@ -153,6 +153,17 @@ def test_processes_are_listed_sooner_when_a_stranger_is_at_work(
     assert driver.calls(LISTING) == 2 * 2 - 1  # the first, empty, needed one call
 
 
+def test_a_stranger_at_work_is_listed_at_once(
+    driver: Scenario, source: NvmlSource, clock: Clock
+) -> None:
+    # Its work is told once: it must not go by because the list is a second old.
+    driver.say(gpu(), "process GPU-a 9 300 compute")
+    source.sample()
+    driver.say("process GPU-a 10 300 compute", "working GPU-a 10 50 7")
+    clock.now += 0.1
+    assert processes(source)[10].utilisation == 0.07
+
+
 def test_an_old_driver_is_asked_with_its_older_functions(
     old_driver: Scenario,
 ) -> None:
