@@ -91,6 +91,20 @@ class RealServer:
 
     async def run(self, kernel_id, code):
         """Run a cell over the websocket, as a notebook does, and leave."""
+        socket = await self.begin(kernel_id, code)
+        replies = set()
+        while not {"execute_reply", "status idle"} <= replies:
+            reply = json.loads(await socket.read_message())
+            if reply["parent_header"].get("msg_id") == "m":
+                kind = reply["header"]["msg_type"]
+                if kind == "status":
+                    kind += " " + reply["content"]["execution_state"]
+                assert kind != "error", reply["content"]
+                replies.add(kind)
+        socket.close()
+
+    async def begin(self, kernel_id, code):
+        """Begin to run a cell, and return the open websocket."""
         url = f"ws://127.0.0.1:{self.port}/api/kernels/{kernel_id}/channels"
         socket = await websocket_connect(
             HTTPRequest(url, headers={"Authorization": f"token {TOKEN}"})
@@ -102,16 +116,7 @@ class RealServer:
         await socket.write_message(
             json.dumps({**message, "content": content, "channel": "shell"})
         )
-        replies = set()
-        while not {"execute_reply", "status idle"} <= replies:
-            reply = json.loads(await socket.read_message())
-            if reply["parent_header"].get("msg_id") == "m":
-                kind = reply["header"]["msg_type"]
-                if kind == "status":
-                    kind += " " + reply["content"]["execution_state"]
-                assert kind != "error", reply["content"]
-                replies.add(kind)
-        socket.close()
+        return socket
 
     async def stop(self):
         if self.process.returncode is None:
@@ -170,3 +175,41 @@ async def test_a_forgotten_kernel_is_restarted_and_watching_left_no_trace(
     assert event.details["notebook"] == "work.ipynb"
     assert [k["id"] for k in await server.ask("api/kernels")] == [kernel_id]
     await server.run(kernel_id, "assert 'held' not in globals()")
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("leaves", ["in mid-output", "the page open"])
+async def test_however_it_is_left_a_kernel_without_a_notebook_is_forgotten(
+    world, server, leaves
+):
+    kernel_id = (await server.ask("api/kernels", "POST", {}))["id"]
+    done = server.folder / "done"
+    socket = await server.begin(
+        kernel_id,
+        "import pathlib, time\n"
+        "from jupyterhub_gpuworkshop.notebook import simcuda\n"
+        "held = simcuda.allocate('2GiB')\n"
+        "for n in range(200):\n"
+        "    print('x' * 1000)\n"
+        "    time.sleep(0.005)\n"
+        f"pathlib.Path({str(done)!r}).touch()",
+    )
+    await socket.read_message()
+    if leaves == "in mid-output":
+        socket.close()
+    while True:
+        model = await server.ask(f"api/kernels/{kernel_id}")
+        if done.exists() and model["execution_state"] == "idle":
+            break
+        await asyncio.sleep(0.1)
+    world.report = replace(world.report, servers=(server.info,))
+    for _ in range(15):
+        await world.look()
+        # What an open page asks every few seconds.
+        await server.ask("api/kernels")
+        await server.ask("api/sessions")
+    await world.reap()
+    (event,) = world.events()
+    assert event.kind is EventKind.KERNEL_RECLAIMED, event.reason
+    assert event.details["freed_bytes"] == 2 * GIB
+    socket.close()
