@@ -8,6 +8,7 @@ it ends promptly, also where the driver hangs (facts/jupyterhub.md 32, 33).
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -42,6 +43,7 @@ _MAX_BODY_BYTES = 64 * 1024
 _LOOK_AT_PARENT_SECONDS = 0.5
 _EXIT_WITHIN_SECONDS = 1.5
 _COOKIE_SECRET_BYTES = 32
+_IDLE_CONNECTION_SECONDS = 60.0
 
 
 class GpuService(Application):
@@ -236,7 +238,13 @@ class GpuService(Application):
         for signum in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signum, self._stop.set)
         self._build()
-        server = HTTPServer(self._web(), max_body_size=_MAX_BODY_BYTES, xheaders=True)
+        _allow_many_connections()
+        server = HTTPServer(
+            self._web(),
+            max_body_size=_MAX_BODY_BYTES,
+            xheaders=True,
+            idle_connection_timeout=_IDLE_CONNECTION_SECONDS,
+        )
         server.listen(self.port, self.ip)
         self.log.info(
             "The GPU service listens at http://%s:%s%s", self.ip, self.port, self.prefix
@@ -370,6 +378,15 @@ def _read_secret(path: Path | None, name: str) -> str:
         ) from None
     found = [line.partition("=")[2] for line in lines if line.startswith(f"{name}=")]
     return found[0].strip() if found else ""
+
+
+def _allow_many_connections() -> None:
+    """Take all the descriptors that there are: the soft limit is often 1024.
+
+    A room needs that many, and whoever logs in on this host can connect idly.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _exit_whatever_happens() -> None:

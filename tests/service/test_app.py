@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import resource
 import signal
 
 import pytest
@@ -376,6 +377,11 @@ async def test_a_port_that_is_taken_ends_it_with_a_sentence(service, tmp_path):
         second.end()
     assert "in use" in second.log.read_text()
     assert "Traceback" not in second.log.read_text()
+
+
+async def test_idle_connections_do_not_use_up_its_descriptors(service):
+    soft, hard = resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE)
+    assert soft == hard
 
 
 def test_every_configurable_trait_says_what_it_is_for():
