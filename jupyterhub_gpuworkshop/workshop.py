@@ -229,11 +229,11 @@ class Idle(_Section):
 class Monitor(_Section):
     """How often the service looks."""
 
-    interval: Annotated[Duration, AfterValidator(lasting(0.5))] = Field(
+    interval: Annotated[Duration, AfterValidator(lasting(0.5, 10))] = Field(
         default=5.0,
         description="Time between two looks at GPUs, processes and kernels. "
-        f"{DURATION_WORDS} 0.5s to 366 d; looking more often than every 5 s can slow "
-        f"attendees' GPU calls. Default: 5 s. {_ON_SERVICE}",
+        f"{DURATION_WORDS} 0.5s to 10s: the driver remembers no more of what each "
+        f"process does. Default: 5 s. {_ON_SERVICE}",
     )
     timeout: Annotated[Duration, AfterValidator(lasting(0.1))] = Field(
         default=5.0,

@@ -175,14 +175,15 @@ def _read_share(value: object) -> Share:
     return Share.parse(str(value))
 
 
-def lasting(least: float) -> Callable[[float], float]:
+def lasting(least: float, most: float = _LONGEST_SECONDS) -> Callable[[float], float]:
     """Return a check that a duration lies within its limits, in seconds."""
+    longest = "366 d" if most == _LONGEST_SECONDS else f"{most:g}s"
 
     def check(seconds: float) -> float:
-        if not least <= seconds <= _LONGEST_SECONDS:
+        if not least <= seconds <= most:
             raise ValueError(
                 f"{seconds:.12g}s is too {'short' if seconds < least else 'long'}. "
-                f"Write between {least:g}s and 366 d."
+                f"Write between {least:g}s and {longest}."
             )
         return seconds
 
