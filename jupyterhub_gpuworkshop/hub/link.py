@@ -63,6 +63,8 @@ class HubLink:
         self._silences = 0
         self.is_up: bool | None = None
         """Whether the service answered last time; None before the first attempt."""
+        self.has_looked = False
+        """Whether the service has told what there is: its driver may take a while."""
 
     def poke(self) -> None:
         """Report soon: something has changed."""
@@ -119,6 +121,7 @@ class HubLink:
     def _apply(self, reply: Reply) -> None:
         self._allocator.acknowledge(reply.acknowledged)
         self._allocator.observe(reply.inventory, reply.uses)
+        self.has_looked = reply.inventory is not None
 
     def _heard(self) -> None:
         if not self.is_up:

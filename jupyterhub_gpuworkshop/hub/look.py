@@ -29,9 +29,13 @@ async def look_once(
     command += ["--source", gpus.source]
     if gpus.simulated_dir is not None:
         command += ["--simulated-dir", str(gpus.simulated_dir)]
-    child = await create_subprocess_exec(
-        *command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, start_new_session=True
-    )
+    try:
+        child = await create_subprocess_exec(
+            *command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, start_new_session=True
+        )
+    except OSError as error:
+        problem = f"the hub could not start a process to look for them: {error}"
+        return Inventory(taken_at=time.time(), source=gpus.source, problem=problem)
     try:
         output, _ = await asyncio.wait_for(child.communicate(), limit_seconds)
         return INVENTORY.validate_json(output)

@@ -14,12 +14,16 @@ from traitlets import Bool, Callable, Instance, Unicode, Union
 from traitlets.config import Configurable
 
 from jupyterhub_gpuworkshop.core.caps import apply_lease
-from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError, ShareRefused
+from jupyterhub_gpuworkshop.core.errors import (
+    GpuWorkshopError,
+    LedgerError,
+    ShareRefused,
+)
 from jupyterhub_gpuworkshop.core.leases import Lease
 
 from .allocator import describe
 from .refusal import refusal
-from .runtime import GpuRuntime, runtime_or_refusal
+from .runtime import NO_LEDGER, GpuRuntime, runtime_or_refusal
 
 if TYPE_CHECKING:
     from jupyterhub.spawner import Spawner as _Base
@@ -87,7 +91,10 @@ class GpuSpawnerMixin(_Base):
             # No await between here and the end of `claim`.
             self.lease = lease = runtime.claim(self, wanted or None)
         except ShareRefused as error:
-            raise refusal(str(error), settings) from error
+            raise refusal(str(error), self) from error
+        except LedgerError as error:
+            self.log.error("%s is refused a share: %s", self._log_name, error)
+            raise refusal(NO_LEDGER, self) from error
         runtime.starting.add(lease.id)
         try:
             return await super().start()
@@ -136,13 +143,25 @@ class GpuSpawnerMixin(_Base):
         except GpuWorkshopError as error:
             self.log.error("No lease is taken up for %s: %s", self._log_name, error)
             return
-        self.lease = runtime.allocator.ledger.of(self.user.name, self.name)
+        self.take_up_lease(runtime)
         if self.lease is None and state:
             self.log.warning(
                 "%s runs without a lease: the ledger has none for it. What it holds "
                 "counts as foreign until it is restarted.",
                 self._log_name,
             )
+
+    def take_up_lease(self, runtime: GpuRuntime) -> None:
+        """Take up the lease under which this server, on record with the hub, runs.
+
+        It is found by its id, since an attendee may have been renamed meanwhile; a
+        hub that was killed in mid-spawn has stored none, and then by its names.
+        """
+        ledger = runtime.allocator.ledger
+        stored = (self.orm_spawner.state or {}).get(_STATE_KEY, {})
+        self.lease = ledger.leases.get(stored.get("lease_id", "")) or ledger.of(
+            self.user.name, self.name
+        )
 
     def get_state(self) -> dict[str, Any]:
         """Return the spawner's state, with what the lease says (pure and cheap)."""
@@ -174,6 +193,7 @@ class GpuSpawnerMixin(_Base):
         runtime = GpuRuntime.of(self.user.settings)
         runtime.tokens.revoke(lease.id)
         if await self.poll() is None:
+            runtime.unstopped[lease.id] = self
             runtime.allocator.quarantine(lease.id, "its server would not stop")
             runtime.reconciler.soon()
         else:

@@ -7,6 +7,8 @@ is promised twice and no share is lost for good.
 
 import asyncio
 import signal
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jupyterhub_gpuworkshop.core.errors import LedgerError
@@ -22,12 +24,20 @@ _GRACE_SECONDS = 5.0
 
 
 class Reconciler:
-    """Runs beside the hub's own polling, which sees servers but not leases."""
+    """Runs beside the hub's own polling, which sees servers but not leases.
 
-    def __init__(self, runtime: "GpuRuntime") -> None:
+    Args:
+        runtime: whose ledger is compared.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, runtime: "GpuRuntime", *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._runtime = runtime
+        self._clock = clock
         self._wake = asyncio.Event()
-        self._asked: set[str] = set()
+        self._asked: dict[str, float] = {}
         self.boot_id = boot_id()
 
     def soon(self) -> None:
@@ -40,6 +50,7 @@ class Reconciler:
         while True:
             forgotten = True
             try:
+                await runtime.poll_unstopped()
                 forgotten = self.reconcile()
             except LedgerError as error:
                 runtime.log.error("The ledger could not be reconciled: %s", error)
@@ -61,6 +72,7 @@ class Reconciler:
             Whether there is a forgotten server that has not ended yet.
         """
         runtime = self._runtime
+        runtime.take_up_leases()
         holders = runtime.holders()
         forgotten = False
         for lease in tuple(runtime.allocator.ledger.leases.values()):
@@ -72,14 +84,19 @@ class Reconciler:
             spawner = holders.get(lease.id)
             if spawner is not None and (spawner.server is not None or spawner.pending):
                 continue
-            runtime.settle(lease.id, "the hub knows of no such server")
             process = runtime.records.living(lease.id)
+            if process is None and lease.id in runtime.unstopped:
+                forgotten = True
+                continue
+            runtime.settle(lease.id, "the hub knows of no such server")
             if process is not None:
                 forgotten = True
                 self._end(lease, process)
         leases = runtime.allocator.ledger.leases
-        self._asked &= set(leases)
+        self._asked = {k: at for k, at in self._asked.items() if k in leases}
         runtime.records.keep_only(leases)
+        # What `settle` asked for is what has just been done.
+        self._wake.clear()
         return forgotten
 
     def _end(self, lease: Lease, process: ProcessId) -> None:
@@ -88,9 +105,11 @@ class Reconciler:
         It is our own child by its record, (pid, start time) and boot, or it is not
         touched.
         """
-        asked = lease.id in self._asked
-        number = signal.SIGKILL if asked else signal.SIGTERM
-        self._asked.add(lease.id)
+        now = self._clock()
+        asked_at = self._asked.setdefault(lease.id, now)
+        if asked_at < now < asked_at + _GRACE_SECONDS:
+            return
+        number = signal.SIGTERM if asked_at == now else signal.SIGKILL
         try:
             sent = signal_process(process.pid, process.started, number)
         except PermissionError:

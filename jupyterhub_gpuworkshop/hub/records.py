@@ -8,19 +8,34 @@ a server runs and no record says so. Nothing an attendee can write is read here.
 """
 
 import os
+import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from jupyterhub_gpuworkshop.core.errors import LedgerError
 from jupyterhub_gpuworkshop.core.snapshot import ProcessId
 from jupyterhub_gpuworkshop.machine.processes import is_alive, read_process
 
+_LEASE_ID = re.compile("[0-9a-f]{32}")
+
 
 class ServerRecords:
-    """The records of one hub, a small file a lease."""
+    """The records of one hub, a small file a lease.
+
+    Raises:
+        LedgerError: the folder cannot be made.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise LedgerError(
+                f"The folder {directory} for the records of running servers cannot be "
+                f"made: {error.strerror}. Set c.GpuRuntime.state_dir to a folder that "
+                "the user who runs the hub can write to."
+            ) from error
 
     def _path(self, lease_id: str) -> Path:
         return self._directory / lease_id
@@ -61,7 +76,11 @@ class ServerRecords:
         self._path(lease_id).unlink(missing_ok=True)
 
     def keep_only(self, lease_ids: Collection[str]) -> None:
-        """Forget the servers of all leases but these."""
+        """Forget the servers of all leases but these.
+
+        Whatever else is in the folder stays: an organiser may have named one that
+        holds other things.
+        """
         for path in self._directory.iterdir():
-            if path.name not in lease_ids:
+            if path.name not in lease_ids and _LEASE_ID.fullmatch(path.name):
                 path.unlink(missing_ok=True)

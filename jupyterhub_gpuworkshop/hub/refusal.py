@@ -24,12 +24,12 @@ class _Refused5(web.HTTPError):
         self.jupyterhub_message = message
 
 
-def refusal(message: str, settings: dict[str, Any]) -> Exception:
+def refusal(message: str, spawner: Any) -> Exception:
     """Return the exception that refuses a spawn.
 
     Args:
         message: for the attendee; JupyterHub escapes it.
-        settings: the hub's tornado settings, which hold its failure count.
+        spawner: whose start is refused; the hub makes a new one for the next start.
     """
     if SpawnException is not None:
         error: Exception = SpawnException(
@@ -37,6 +37,14 @@ def refusal(message: str, settings: dict[str, Any]) -> Exception:
         )
         return error
     # JupyterHub 5 adds one for every failed spawn, whatever its kind
-    # (handlers/base.py, _track_failure_count): take it off beforehand.
-    settings["failure_count"] = settings.get("failure_count", 0) - 1
+    # (handlers/base.py, _track_failure_count): take it off right after. Beforehand is
+    # too early, for a spawn that succeeds in between sets the count to zero.
+    if spawner._spawn_future is not None:
+        settings = spawner.user.settings
+        spawner.consecutive_failure_limit = 0  # nor may this one be the last straw
+
+        def take_off(_finished: object) -> None:
+            settings["failure_count"] = max(0, settings.get("failure_count", 0) - 1)
+
+        spawner._spawn_future.add_done_callback(take_off)
     return _Refused5(message)

@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 _SETTING = "gpuworkshop"
 _LOOK_AGAIN_SECONDS = 30.0
 
+NO_LEDGER = (
+    "GPU shares cannot be granted: the hub's GPU ledger cannot be used. "
+    "Tell the organiser, who finds the reason in the hub's log."
+)
+"""What the attendee reads; the reason is in the log."""
+
 
 class GpuRuntime(LoggingConfigurable):
     """The hub's GPU side: one ledger, one allocator, one link."""
@@ -130,6 +136,8 @@ class GpuRuntime(LoggingConfigurable):
         self.rules = Workshop.load(self.workshop or {})
         self.starting: set[str] = set()
         """Ids of the leases whose `Spawner.start` is under way."""
+        self.unstopped: dict[str, GpuSpawnerMixin] = {}
+        """Spawners whose servers would not stop, by the ids of their leases."""
         self.link: HubLink | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._first_look: asyncio.Task[None] | None = None
@@ -144,7 +152,7 @@ class GpuRuntime(LoggingConfigurable):
             log=self.log,
             changed=self._changed,
         )
-        self.tokens = ServerTokens(app.db)
+        self.tokens = ServerTokens(app.db, self.log)
         self.reconciler = Reconciler(self)
 
     def _open_ledger(self) -> DurableLedger:
@@ -177,7 +185,7 @@ class GpuRuntime(LoggingConfigurable):
     async def _look(self) -> None:
         self._looked_at = time.monotonic()
         inventory = await look_once(self.rules)
-        if self.link is None or not self.link.is_up:
+        if not self._service_sees:
             self.allocator.observe(inventory, ())
             self.log.info(
                 "Looked for GPUs: %s",
@@ -186,6 +194,11 @@ class GpuRuntime(LoggingConfigurable):
                 else f"none ({inventory.problem or 'the driver reports no device'})",
             )
 
+    @property
+    def _service_sees(self) -> bool:
+        link = self.link
+        return link is not None and bool(link.is_up) and link.has_looked
+
     async def inventory_is_known(self) -> None:
         """Wait until somebody has looked for devices, a few seconds at most.
 
@@ -193,8 +206,7 @@ class GpuRuntime(LoggingConfigurable):
         """
         self.start()
         nothing = not self.allocator.inventory.devices
-        away = self.link is None or not self.link.is_up
-        if nothing and away and self._first_look is not None:
+        if nothing and not self._service_sees and self._first_look is not None:
             since = time.monotonic() - self._looked_at
             if self._first_look.done() and since > _LOOK_AGAIN_SECONDS:
                 self._first_look = asyncio.ensure_future(self._look())
@@ -229,6 +241,28 @@ class GpuRuntime(LoggingConfigurable):
             lease_id, f"its server (pid {process.pid}) still runs: {reason}"
         )
         self.reconciler.soon()
+
+    def take_up_leases(self) -> None:
+        """Let each server on record take up its lease, where it has not yet.
+
+        The ledger may have been out of reach when the hub started.
+        """
+        for user in list(self.app.users.values()):
+            for spawner in list(user.spawners.values()):
+                on_record = spawner.server is not None and not spawner.pending
+                if on_record and getattr(spawner, "lease", self) is None:
+                    spawner.take_up_lease(self)
+
+    async def poll_unstopped(self) -> None:
+        """Ask again whether the servers that would not stop still run."""
+        for lease_id, spawner in list(self.unstopped.items()):
+            try:
+                status = await spawner.poll()
+            except Exception as error:
+                self.log.warning("%s cannot be polled: %s", spawner._log_name, error)
+                continue
+            if status is not None:
+                self.unstopped.pop(lease_id, None)
 
     def holders(self) -> dict[str, "GpuSpawnerMixin"]:
         """Return the spawners that hold a lease, by lease id."""
@@ -279,7 +313,4 @@ def runtime_or_refusal(settings: dict[str, Any]) -> GpuRuntime:
         return GpuRuntime.of(settings)
     except GpuWorkshopError as error:
         settings["app"].log.error("GPU shares are refused: %s", error)
-        raise ShareRefused(
-            "GPU shares cannot be granted: the hub's GPU ledger cannot be used. "
-            "Tell the organiser, who finds the reason in the hub's log."
-        ) from error
+        raise ShareRefused(NO_LEDGER) from error

@@ -4,6 +4,7 @@ Owns the tokens with which the service calls attendees' servers. A server runs a
 attendee, who reads every header that it gets (design, rule 7).
 """
 
+import logging
 from typing import Any
 
 from jupyterhub import orm
@@ -19,8 +20,11 @@ _MARK = "%read by the GPU service (gpuworkshop)"
 class ServerTokens:
     """Hands out and revokes them; they are kept in memory only."""
 
-    def __init__(self, db: Any) -> None:
+    def __init__(
+        self, db: Any, log: "logging.Logger | logging.LoggerAdapter[Any]"
+    ) -> None:
         self._db = db
+        self._log = log
         self._by_lease: dict[str, str] = {}
         # Those of an earlier life of the hub, which nobody can use any more.
         for token in db.query(orm.APIToken).filter(orm.APIToken.note.like(_MARK)):
@@ -28,23 +32,38 @@ class ServerTokens:
         db.commit()
 
     def of(self, lease: Lease, spawner: Any) -> str:
-        """Return the token of a lease's server, made at the first call."""
+        """Return the token of a lease's server, made at the first call.
+
+        It is empty where the attendee may not access the server: then the service
+        cannot call it, and holds none of its kernels for idle.
+        """
         token = self._by_lease.get(lease.id)
         if token is None:
-            user = spawner.user
-            token = str(
-                user.new_api_token(
-                    note=_NOTE.format(url=spawner.server.base_url),
-                    scopes=[f"access:servers!server={user.name}/{spawner.name}"],
-                )
-            )
-            self._by_lease[lease.id] = token
+            self._by_lease[lease.id] = token = self._new(lease, spawner)
         return token
+
+    def _new(self, lease: Lease, spawner: Any) -> str:
+        user = spawner.user
+        try:
+            token = user.new_api_token(
+                note=_NOTE.format(url=spawner.server.base_url),
+                scopes=[f"access:servers!server={user.name}/{spawner.name}"],
+            )
+        except ValueError as error:
+            self._log.warning(
+                "The GPU service cannot call the server of %s, and nothing of it is "
+                "reclaimed: %s. The role `user` gives the scope if it has `self`.",
+                lease.owner,
+                error,
+            )
+            return ""
+        return str(token)
 
     def revoke(self, lease_id: str) -> None:
         """Make a lease's token void; one that never was does no harm."""
-        token = self._by_lease.pop(lease_id, None)
+        token = self._by_lease.get(lease_id)
         found = orm.APIToken.find(self._db, token) if token else None
         if found is not None:
             self._db.delete(found)
             self._db.commit()
+        self._by_lease.pop(lease_id, None)

@@ -9,6 +9,7 @@ import os
 import pathlib
 import signal
 import sys
+import time
 from urllib.parse import urlsplit
 
 
@@ -44,7 +45,8 @@ if __name__ == "__main__":
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
     else:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        patience = float(os.environ.get("STUB_ENDS_AFTER", 0))
+        signal.signal(signal.SIGTERM, lambda *_: (time.sleep(patience), sys.exit(0)))
     if os.environ.get("STUB_NEVER_ANSWERS"):
         signal.pause()
     url = urlsplit(os.environ["JUPYTERHUB_SERVICE_URL"])
