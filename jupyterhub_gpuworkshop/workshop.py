@@ -270,9 +270,9 @@ class ServiceSettings(_Section):
     secret_file: FilePath | None = Field(
         default=None,
         description="The file with the secret that hub and service share; readable by "
-        f"these two alone; the hub makes it. {PATH_WORDS} Needed where "
-        "`service.managed` is false; a managed service is handed a new secret at each "
-        f"start. {_ON_BOTH}",
+        f"these two alone; the hub makes it. {PATH_WORDS} Default: none, since a "
+        "managed service is handed a new secret at each start; needed where "
+        f"`service.managed` is false. {_ON_BOTH}",
     )
     state_dir: FilePath | None = Field(
         default=None,
