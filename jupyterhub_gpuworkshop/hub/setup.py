@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyterhub.app import JupyterHub
+from jupyterhub.spawner import LocalProcessSpawner, SimpleLocalProcessSpawner, Spawner
 from traitlets.config import Config
 
 from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
@@ -27,11 +28,8 @@ ADMIN_SCOPE = "custom:gpuworkshop:admin"
 ORGANISER_ROLE = "gpuworkshop-organiser"
 
 _SPAWNERS = {
-    "default": "gpu-local",
-    "localprocess": "gpu-local",
-    "jupyterhub.spawner.LocalProcessSpawner": "gpu-local",
-    "simple": "gpu-simple",
-    "jupyterhub.spawner.SimpleLocalProcessSpawner": "gpu-simple",
+    LocalProcessSpawner: "gpu-local",
+    SimpleLocalProcessSpawner: "gpu-simple",
 }
 """Bare spawners, and the one of ours that does the same with GPU shares."""
 
@@ -66,34 +64,50 @@ def configure(
             "configure(c, ...) was called twice: once is enough, at the end of "
             "jupyterhub_config.py."
         )
-    _set_spawner(c)
+    _raise_timeouts(c, _set_spawner(c))
     service_url, secret = _add_service(c, rules, source)
     _add_roles(c, rules.service.name)
     c.GpuRuntime.workshop = source
     c.GpuRuntime.service_url = service_url
     c.GpuRuntime.link_secret = secret
-    c.Spawner.setdefault("http_timeout", _HTTP_TIMEOUT_SECONDS)
-    c.Spawner.setdefault("start_timeout", _START_TIMEOUT_SECONDS)
     _start_with_the_hub()
 
 
-def _set_spawner(c: Config) -> None:
+def _set_spawner(c: Config) -> type[Spawner]:
+    """Choose the spawner with GPU shares; return the class that it is made of."""
     chosen = c.JupyterHub.get("spawner_class", "default")
-    if isinstance(chosen, str):
-        chosen = _SPAWNERS.get(chosen, chosen)
-        if not chosen.startswith("gpu-"):
-            chosen = _import(chosen)
-    if isinstance(chosen, str) or issubclass(chosen, GpuSpawnerMixin):
-        c.JupyterHub.spawner_class = chosen
-        return
-    raise WorkshopFileError(
-        f"c.JupyterHub.spawner_class = {chosen.__name__} cannot take GPU shares. Put "
-        "the mixin in front of it:\n"
-        "    from jupyterhub_gpuworkshop.hub.mixin import GpuSpawnerMixin\n"
-        f"    class GpuSpawner(GpuSpawnerMixin, {chosen.__name__}):\n"
-        '        """With GPU shares."""\n'
-        "    c.JupyterHub.spawner_class = GpuSpawner"
-    )
+    found = _import(chosen) if isinstance(chosen, str) else chosen
+    if found in _SPAWNERS:
+        c.JupyterHub.spawner_class = _SPAWNERS[found]
+    elif issubclass(found, GpuSpawnerMixin):
+        named = isinstance(chosen, str) and chosen.startswith("gpu-")
+        c.JupyterHub.spawner_class = chosen if named else found
+    else:
+        local = issubclass(found, LocalProcessSpawner)
+        module, mixin = (
+            ("spawners.local", "GpuLocalMixin")
+            if local
+            else ("mixin", "GpuSpawnerMixin")
+        )
+        raise WorkshopFileError(
+            f"c.JupyterHub.spawner_class = {found.__name__} cannot take GPU shares. "
+            "Put the mixin in front of it:\n"
+            f"    from jupyterhub_gpuworkshop.hub.{module} import {mixin}\n"
+            f"    class GpuSpawner({mixin}, {found.__name__}):\n"
+            '        """With GPU shares."""\n'
+            "    c.JupyterHub.spawner_class = GpuSpawner"
+        )
+    return found
+
+
+def _raise_timeouts(c: Config, spawner: type[Spawner]) -> None:
+    """Set what is unset, unless the spawner's own default is longer still."""
+    for name, seconds in (
+        ("http_timeout", _HTTP_TIMEOUT_SECONDS),
+        ("start_timeout", _START_TIMEOUT_SECONDS),
+    ):
+        if spawner.class_traits()[name].default() < seconds:
+            c.Spawner.setdefault(name, seconds)
 
 
 def _import(name: str) -> type:
@@ -102,7 +116,13 @@ def _import(name: str) -> type:
     found = trait.load_entry_points().get(name.lower())
     if found is not None:
         return found.load()
-    return trait._resolve_string(name)
+    try:
+        return trait._resolve_string(name)
+    except ImportError as error:
+        raise WorkshopFileError(
+            f"c.JupyterHub.spawner_class = {name!r} cannot be imported: {error}. "
+            "Install it in the hub's environment, or mend its name."
+        ) from error
 
 
 def _add_service(

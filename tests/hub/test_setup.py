@@ -4,16 +4,36 @@ import runpy
 import stat
 
 import pytest
-from jupyterhub.spawner import LocalProcessSpawner
+from jupyterhub.spawner import (
+    LocalProcessSpawner,
+    SimpleLocalProcessSpawner,
+    Spawner,
+)
+from traitlets import Integer
 from traitlets.config import Config
 
 from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
 from jupyterhub_gpuworkshop.hub.mixin import GpuSpawnerMixin
 from jupyterhub_gpuworkshop.hub.runtime import GpuRuntime
 from jupyterhub_gpuworkshop.hub.setup import configure
-from jupyterhub_gpuworkshop.hub.spawners.local import GpuLocalSpawner, GpuSimpleSpawner
+from jupyterhub_gpuworkshop.hub.spawners.local import (
+    GpuLocalMixin,
+    GpuLocalSpawner,
+    GpuSimpleSpawner,
+)
 
 from .running_hub import ROOT
+
+
+class _Elsewhere(Spawner):
+    async def start(self):
+        return ""
+
+    async def stop(self, now=False):
+        pass
+
+    async def poll(self):
+        return 0
 
 
 def _configured(workshop=None, **jupyterhub):
@@ -46,7 +66,7 @@ def test_a_bare_spawner_is_replaced_by_the_one_with_shares(chosen, result):
 
 
 def test_a_spawner_that_cannot_take_shares_is_refused_with_the_remedy():
-    class Mine(LocalProcessSpawner):
+    class Mine(_Elsewhere):
         pass
 
     with pytest.raises(WorkshopFileError, match=r"class GpuSpawner\(GpuSpawnerMixin"):
@@ -56,6 +76,46 @@ def test_a_spawner_that_cannot_take_shares_is_refused_with_the_remedy():
         pass
 
     assert _configured(spawner_class=Gpu).JupyterHub.spawner_class is Gpu
+
+
+@pytest.mark.parametrize(
+    ("chosen", "result"),
+    [
+        (LocalProcessSpawner, "gpu-local"),
+        (SimpleLocalProcessSpawner, "gpu-simple"),
+        ("Simple", "gpu-simple"),
+        ("LocalProcess", "gpu-local"),
+    ],
+)
+def test_a_bare_spawner_is_replaced_however_it_is_named(chosen, result):
+    assert _configured(spawner_class=chosen).JupyterHub.spawner_class == result
+
+
+def test_a_class_of_local_processes_is_told_of_the_mixin_that_keeps_their_records():
+    class Mine(LocalProcessSpawner):
+        pass
+
+    with pytest.raises(WorkshopFileError, match=r"\(GpuLocalMixin, Mine\)"):
+        _configured(spawner_class=Mine)
+
+    class Gpu(GpuLocalMixin, Mine):
+        pass
+
+    assert _configured(spawner_class=Gpu).JupyterHub.spawner_class is Gpu
+
+
+def test_timeouts_that_a_spawner_has_longer_by_itself_are_not_cut_short():
+    class Patient(GpuSpawnerMixin, _Elsewhere):
+        start_timeout = Integer(600, config=True)
+
+    c = _configured(spawner_class=Patient)
+    assert "start_timeout" not in c.Spawner
+    assert c.Spawner.http_timeout > 60
+
+
+def test_a_spawner_that_nobody_has_is_told():
+    with pytest.raises(WorkshopFileError, match=r"'dokcer' cannot be imported"):
+        _configured(spawner_class="dokcer")
 
 
 def test_what_the_admin_has_set_stays():

@@ -15,8 +15,13 @@ from jupyterhub_gpuworkshop.hub.mixin import GpuSpawnerMixin
 from jupyterhub_gpuworkshop.hub.runtime import GpuRuntime
 
 
-class _LocalLease(GpuSpawnerMixin):
-    """What both local spawners add to the mixin."""
+class GpuLocalMixin(GpuSpawnerMixin):
+    """What spawners of local processes add to the mixin.
+
+    ::
+
+        class MySpawner(GpuLocalMixin, SomeLocalProcessSpawner): ...
+    """
 
     if TYPE_CHECKING:
         pid: int
@@ -64,7 +69,7 @@ class _LocalLease(GpuSpawnerMixin):
         )
 
 
-class GpuLocalSpawner(_LocalLease, LocalProcessSpawner):
+class GpuLocalSpawner(GpuLocalMixin, LocalProcessSpawner):
     """LocalProcessSpawner with GPU shares: each attendee is a Unix user."""
 
     def attendee_uid(self) -> int | None:
@@ -76,7 +81,7 @@ class GpuLocalSpawner(_LocalLease, LocalProcessSpawner):
         return uid or None
 
 
-class GpuSimpleSpawner(_LocalLease, SimpleLocalProcessSpawner):
+class GpuSimpleSpawner(GpuLocalMixin, SimpleLocalProcessSpawner):
     """SimpleLocalProcessSpawner with GPU shares: all run as the hub's user.
 
     For demos and rehearsals: attendees can reach each other's files and processes.
