@@ -163,6 +163,7 @@ class GpuRuntime(LoggingConfigurable):
         """Start the loops, once."""
         if self._tasks:
             return
+        self.tokens.revoke_earlier()
         if self.service_url:
             self.link = HubLink(
                 url_path_join(

@@ -26,7 +26,14 @@ class ServerTokens:
         self._db = db
         self._log = log
         self._by_lease: dict[str, str] = {}
-        # Those of an earlier life of the hub, which nobody can use any more.
+
+    def revoke_earlier(self) -> None:
+        """Make those of an earlier life of the hub void: nobody can use them.
+
+        Only a hub that serves may do this: ``jupyterhub --show-config`` loads all
+        that a hub loads, beside one that runs.
+        """
+        db = self._db
         for token in db.query(orm.APIToken).filter(orm.APIToken.note.like(_MARK)):
             db.delete(token)
         db.commit()

@@ -1,6 +1,9 @@
 """What surrounds the hub goes wrong: attendees read a sentence, and all goes on."""
 
 import asyncio
+import sqlite3
+import subprocess
+import sys
 import threading
 
 import jupyterhub
@@ -98,6 +101,35 @@ def test_a_hub_that_ends_with_its_servers_has_no_lease_left(make_hub):
     hub.process.wait(30)
     assert not hub.servers_alive()
     assert not hub.leases()
+
+
+@pytest.mark.hub
+def test_a_look_at_the_configuration_leaves_the_running_hub_alone(make_hub):
+    hub = make_hub(service=True).start()
+    hub.add_users("ann")
+    hub.spawn("ann")
+
+    def tokens():
+        with sqlite3.connect(hub.folder / "jupyterhub.sqlite") as database:
+            found = database.execute(
+                "SELECT id FROM api_tokens WHERE note LIKE '%read by the GPU service%'"
+            ).fetchall()
+        database.close()
+        return found
+
+    before = wait_for(tokens)
+    done = subprocess.run(
+        [sys.executable, "-m", "jupyterhub", "--show-config"],
+        cwd=hub.folder,
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert tokens() == before
+    assert hub.server("ann")["ready"]
+    hub.kill()
+    hub.start()
+    wait_for(lambda: before[0] not in tokens(), why="an old token is still good")
 
 
 @pytest.mark.hub
