@@ -161,9 +161,10 @@ def test_the_line_says_no_more_than_is_known():
     unknown = {"GPUWORKSHOP_SHARE": "", "GPUWORKSHOP_MEMORY_LIMIT_BYTES": ""}
     assert value_of(code, **unknown) == f"GPU memory: {rest}."
     limit = str(512 * MIB)
-    assert value_of(
-        code, GPUWORKSHOP_SHARE="1/8", GPUWORKSHOP_MEMORY_LIMIT_BYTES=limit
-    ) == (f"GPU memory: your share is 512.0 MiB (1/8); {rest}.")
+    for share, said in (("1/8", "512.0 MiB (1/8)"), ("512MiB", "512.0 MiB")):
+        given = {"GPUWORKSHOP_SHARE": share, "GPUWORKSHOP_MEMORY_LIMIT_BYTES": limit}
+        expected = f"GPU memory: your share is {said}; {rest}."
+        assert value_of(code, **given) == expected
 
 
 COUNTS = """

@@ -67,7 +67,9 @@ def line() -> str:
     limit = os.environ.get("GPUWORKSHOP_MEMORY_LIMIT_BYTES", "")
     if limit.isdigit():
         size = _say(int(limit))
-        parts.append(f"your share is {size} ({share})" if share else size)
+        # Where the share is an amount of memory, it says the same.
+        named = share and not share.upper().endswith("B")
+        parts.append(f"your share is {size}" + (f" ({share})" if named else ""))
     held = held_bytes()
     if held:
         parts.append(f"this process holds {_say(held)}, CUDA's own not counted")
