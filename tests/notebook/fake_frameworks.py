@@ -15,7 +15,7 @@ def _cuda_setMemoryFraction(fraction, device):
 """,
     "torch/cuda/__init__.py": """
 from torch import _C
-_queued_calls, _devices, _current = [], 2, [1]
+_queued_calls, _devices, _current = [], 2, [0]
 def _lazy_call(call):
     if _C.initialised:
         call()

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import os
 import sys
-from _thread import get_ident
 
-TYPE_CHECKING = False  # typing and threading are slow to import
+TYPE_CHECKING = False  # typing is slow to import
 
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
@@ -69,7 +68,6 @@ class _Finder:
 
     def __init__(self, hooks: dict[str, Hook]) -> None:
         self.pending = dict(hooks)
-        self._searching: set[tuple[str, int]] = set()
 
     def find_spec(
         self,
@@ -80,10 +78,6 @@ class _Finder:
         """Return what the finders behind this one find, with the hook added."""
         if name not in self.pending:
             return None
-        search = (name, get_ident())
-        if search in self._searching:
-            return None  # a finder behind this one starts the search anew
-        self._searching.add(search)
         try:
             spec = self._search(name, path, target)
             if spec is not None:
@@ -93,8 +87,6 @@ class _Finder:
             # Python goes on to the next finder, which raises it again if it is its own.
             tell(f"{name} is not capped: {error!r}")
             return None
-        finally:
-            self._searching.discard(search)
 
     def run(self, name: str, module: ModuleType) -> None:
         """Run the hook of a module that has been imported."""
