@@ -10,13 +10,14 @@ from typing import Any
 
 import click
 
-from . import attribution, ledger, loading, machine, storm
+from . import attribution, ledger, loading, machine, startup, storm
 from .report import Row
 
 BENCHMARKS: dict[str, Callable[..., Iterator[Row]]] = {
     "ledger": ledger.run,
     "loading": loading.run,
     "attribution": attribution.run,
+    "startup": startup.run,
     "storm": storm.run,
 }
 

@@ -48,6 +48,9 @@ LEASE_MEANINGS = {
     "GPUWORKSHOP_SHARE": "The share, for people and programs to read.",
     "GPUWORKSHOP_MEMORY_LIMIT_BYTES": "What the lease may use of a device, in bytes, "
     "CUDA context included. Simulated GPUs keep to it; not set for a share of `cpu`.",
+    "GPUWORKSHOP_MEMORY_FRACTION": "The part of the device's memory that the import "
+    "hook lets PyTorch and TensorFlow take, the CUDA context off; only for a lease on "
+    "one device, since several are whole ones.",
 }
 """What the variables of the lease say."""
 

@@ -23,6 +23,7 @@ _RATIO = re.compile(r"/ bare.*: \d+\.\d+  \(|/ SELECT \*: \d+\.\d+  \(")
             ["--devices", "2", "--holders", "7", "--attendees", "3"],
             2,
         ),
+        ("startup", [], 2),
     ],
 )
 def test_a_benchmark_prints_its_ratios_and_the_machine(

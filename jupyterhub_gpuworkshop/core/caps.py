@@ -89,14 +89,18 @@ def lease_variables(lease: Lease, *, by_index: bool = False) -> dict[str, str]:
     if lease.devices:
         limit = min(device.memory_bytes for device in lease.devices)
         variables["GPUWORKSHOP_MEMORY_LIMIT_BYTES"] = str(limit)
+    if len(lease.devices) == 1:
+        # Several devices are whole ones, which nobody shares; and to cap PyTorch on
+        # each would open a CUDA context on each, in every process of a training run.
+        variables["GPUWORKSHOP_MEMORY_FRACTION"] = f"{cap_fraction(lease):.4f}"
     return variables
 
 
 def framework_variables(lease: Lease) -> dict[str, str]:
     """Return the frameworks' own variables, computed from the lease.
 
-    PyTorch and TensorFlow from 2.15 on read none that caps them (see facts in the
-    reference): they need the import hook.
+    PyTorch and TensorFlow from 2.15 on read none that caps them: the import hook
+    does it, with GPUWORKSHOP_MEMORY_FRACTION.
     """
     if not lease.devices:
         return {}

@@ -5,6 +5,21 @@ Owns the identity of a device, its UUID. It does not know how devices are found.
 
 from dataclasses import dataclass
 
+from .units import GIB, MIB
+
+_LARGE_BYTES = 64 * GIB
+
+
+def estimated_context_bytes(memory_bytes: int) -> int:
+    """Return what a CUDA context is taken to cost on a device of this size.
+
+    NVML cannot say it before a process has one, and it differs with GPU, driver and
+    libraries. On an H200 with driver 580 PyTorch's took 610 MiB, and 676 to 680 MiB
+    once cuBLAS was loaded; smaller devices have smaller ones, which nobody here has
+    measured.
+    """
+    return 704 * MIB if memory_bytes > _LARGE_BYTES else 512 * MIB
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:

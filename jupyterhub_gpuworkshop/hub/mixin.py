@@ -22,6 +22,7 @@ from jupyterhub_gpuworkshop.core.errors import (
 from jupyterhub_gpuworkshop.core.leases import Lease
 
 from .allocator import describe
+from .memory_hook import page_url, with_memory_hook
 from .refusal import refusal
 from .runtime import NO_LEDGER, GpuRuntime, runtime_or_refusal
 
@@ -73,6 +74,35 @@ class GpuSpawnerMixin(_Base):
         """,
     ).tag(config=True)
 
+    memory_hook = Bool(
+        True,
+        help="""
+        Give servers the import hook that caps PyTorch and TensorFlow, softly.
+
+        The hook's folder goes in front of the server's PYTHONPATH, and Python runs
+        its sitecustomize at every start. Only for servers with a lease on devices.
+        False leaves both frameworks without a cap. Default: True.
+
+        Example::
+
+            c.GpuSpawnerMixin.memory_hook = False
+        """,
+    ).tag(config=True)
+
+    memory_hook_path = Unicode(
+        help="""
+        The folder of the import hook as the server sees it.
+
+        For images and hosts that have it elsewhere: a copy of the package's folder
+        `notebook/startup`, readable by attendees. Empty means the package's own
+        folder on the hub's host.
+
+        Example::
+
+            c.GpuSpawnerMixin.memory_hook_path = "/opt/gpuworkshop-startup"
+        """,
+    ).tag(config=True)
+
     lease = Instance(Lease, allow_none=True, help="The lease of this server, if any.")
 
     async def start(self) -> Any:
@@ -118,7 +148,15 @@ class GpuSpawnerMixin(_Base):
         )
         for sentence in applied.overruled:
             self.log.warning("%s", sentence)
-        return dict(applied.variables)
+        result = dict(applied.variables)
+        if not self.lease.devices:
+            return result
+        runtime = GpuRuntime.of(self.user.settings)
+        if runtime.service_url:
+            result["GPUWORKSHOP_PAGE"] = page_url(result, runtime.rules.service.name)
+        if self.memory_hook:
+            result = with_memory_hook(result, self.memory_hook_path)
+        return result
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """Say on the spawn page which share of which device it is, as it goes."""

@@ -12,16 +12,8 @@ from typing import Any
 import pynvml
 from pynvml import NVMLError as NVMLError  # explicitly for others to import
 
-from jupyterhub_gpuworkshop.core.devices import Device
+from jupyterhub_gpuworkshop.core.devices import Device, estimated_context_bytes
 from jupyterhub_gpuworkshop.core.errors import SourceLost, SourceUnavailable
-from jupyterhub_gpuworkshop.core.units import MIB
-
-CONTEXT_BYTES = 512 * MIB
-"""An estimate of what a CUDA context takes; it differs with GPU, driver and libraries.
-
-NVML cannot say it before a process has one. One H200 with driver 580 and PyTorch showed
-610 MiB, and 680 MiB once cuBLAS was loaded.
-"""
 
 _TRIES = 3
 
@@ -129,7 +121,7 @@ def _describe(handle: Any, uuid: str, label: str, minor: int | None) -> Device:
         name=_optional(pynvml.nvmlDeviceGetName, handle) or "NVIDIA GPU",
         memory_bytes=has.total,
         reserved_bytes=has.reserved,
-        context_bytes=CONTEXT_BYTES,
+        context_bytes=estimated_context_bytes(has.total),
         minor=minor,
     )
 

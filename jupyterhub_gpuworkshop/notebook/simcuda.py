@@ -49,6 +49,7 @@ __all__ = [
     "allocate",
     "compute",
     "device_count",
+    "held_bytes",
     "memory_info",
 ]
 
@@ -135,6 +136,11 @@ def memory_info(device: int = 0) -> tuple[int, int]:
         SimulationError: there is no such device here.
     """
     return _the_context().memory_info(device)
+
+
+def held_bytes() -> int:
+    """Return what this process holds, on all devices."""
+    return 0 if _context is None else _context.held_bytes()
 
 
 class _Use:
@@ -242,6 +248,10 @@ class _Context:
         device = self._device(index)
         with self._alone(), self._meaning("count the memory"):
             return self._free_bytes(device), device.total_bytes
+
+    def held_bytes(self) -> int:
+        with self._alone():
+            return sum(use.memory_bytes for use in self._uses.values())
 
     def remove_record(self) -> None:
         if self.pid == os.getpid():

@@ -15,12 +15,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from jupyterhub_gpuworkshop.core.devices import Device, Inventory
+from jupyterhub_gpuworkshop.core.devices import (
+    Device,
+    Inventory,
+    estimated_context_bytes,
+)
 from jupyterhub_gpuworkshop.core.errors import SourceUnavailable
 from jupyterhub_gpuworkshop.core.sums import Sum, add_up, usable_devices
 from jupyterhub_gpuworkshop.core.units import format_size
 from jupyterhub_gpuworkshop.hub.look import look_once
-from jupyterhub_gpuworkshop.machine.nvml_calls import CONTEXT_BYTES
 from jupyterhub_gpuworkshop.workshop import Workshop
 
 _LOOK_SECONDS = 30.0
@@ -86,7 +89,7 @@ def plan(count: int, memory_bytes: int) -> Inventory:
                 label=str(index),
                 name="planned GPU",
                 memory_bytes=memory_bytes,
-                context_bytes=CONTEXT_BYTES,
+                context_bytes=estimated_context_bytes(memory_bytes),
             )
             for index in range(count)
         ),

@@ -63,6 +63,7 @@ def test_every_variable_of_a_lease_is_set():
             "NVIDIA_VISIBLE_DEVICES": "GPU-a",
             "GPUWORKSHOP_SHARE": "1/4",
             "GPUWORKSHOP_MEMORY_LIMIT_BYTES": str(4 * GIB),
+            "GPUWORKSHOP_MEMORY_FRACTION": "0.2500",
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",
             "TF_PER_DEVICE_MEMORY_LIMIT_MB": "4096",
             LONG: "0.2500",
@@ -144,6 +145,13 @@ def test_several_devices_are_capped_at_the_tightest():
     assert variables["GPUWORKSHOP_MEMORY_LIMIT_BYTES"] == str(12 * GIB)
 
 
+def test_only_a_lease_on_one_device_has_a_fraction_for_the_import_hook():
+    # Several are whole devices, and a cap could cost a CUDA context on each.
+    name = "GPUWORKSHOP_MEMORY_FRACTION"
+    assert lease_variables(lease(part(context=GIB)))[name] == "0.1875"
+    assert name not in lease_variables(lease(part("GPU-a"), part("GPU-b", "1")))
+
+
 # -- what an admin set
 
 KEPT = [
@@ -200,6 +208,7 @@ BROKEN = [
     ("OLLAMA_GPU_OVERHEAD", "9" * 5000),
     ("CUDA_DEVICE_ORDER", "FASTEST_FIRST"),
     ("GPUWORKSHOP_MEMORY_LIMIT_BYTES", str(99 * GIB)),
+    ("GPUWORKSHOP_MEMORY_FRACTION", "0.9"),
     ("GPUWORKSHOP_SHARE", "1 gpu"),
 ]
 
@@ -349,6 +358,9 @@ def test_no_cap_is_above_the_lease_but_for_the_smallest_there_is(of: Lease):
         assert 0 < float(variables[LONG]) * x.total_bytes <= limit
         assert x.total_bytes - int(variables["OLLAMA_GPU_OVERHEAD"]) <= limit
     assert float(variables[LONG]) <= cap_fraction(of)
+    if len(of.devices) == 1:
+        hooked = lease_variables(of)["GPUWORKSHOP_MEMORY_FRACTION"]
+        assert 0 < float(hooked) <= cap_fraction(of)
 
 
 @given(leases, st.dictionaries(names, values), st.booleans())

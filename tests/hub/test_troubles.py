@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import jupyterhub
 import psutil
@@ -13,6 +14,7 @@ import pytest
 from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.hub import look
 from jupyterhub_gpuworkshop.hub.look import look_once
+from jupyterhub_gpuworkshop.hub.spawners import local
 from jupyterhub_gpuworkshop.machine.simulated import create_devices
 from jupyterhub_gpuworkshop.workshop import Workshop
 
@@ -234,3 +236,18 @@ async def test_a_driver_that_hangs_costs_a_child_and_no_more(tmp_path, monkeypat
             break
         await asyncio.sleep(0.05)
     assert not psutil.pid_exists(pid), "a zombie or the child itself is left"
+
+
+def test_a_directory_of_users_is_asked_once_for_each_server(monkeypatch):
+    asked = []
+
+    def getpwnam(name):
+        asked.append(name)
+        if len(asked) == 1:
+            raise KeyError(name)  # not made yet
+        return SimpleNamespace(pw_uid=1234)
+
+    monkeypatch.setattr(local.pwd, "getpwnam", getpwnam)
+    spawner = local.GpuLocalSpawner(user=SimpleNamespace(name="ann", settings={}))
+    assert [spawner.attendee_uid() for _ in range(4)] == [None, 1234, 1234, 1234]
+    assert asked == ["ann", "ann"]

@@ -72,13 +72,20 @@ class GpuLocalMixin(GpuSpawnerMixin):
 class GpuLocalSpawner(GpuLocalMixin, LocalProcessSpawner):
     """LocalProcessSpawner with GPU shares: each attendee is a Unix user."""
 
+    _uid: int | None = None
+
     def attendee_uid(self) -> int | None:
-        """Return the Unix user of this attendee."""
-        try:
-            uid = pwd.getpwnam(self.user.name).pw_uid
-        except KeyError:
-            return None
-        return uid or None
+        """Return the Unix user of this attendee.
+
+        Every report asks for it: it is looked up once, for where the users come from
+        a directory service, each look-up is a wait of the hub's loop.
+        """
+        if self._uid is None:
+            try:
+                self._uid = pwd.getpwnam(self.user.name).pw_uid
+            except KeyError:
+                return None
+        return self._uid or None
 
 
 class GpuSimpleSpawner(GpuLocalMixin, SimpleLocalProcessSpawner):

@@ -1,0 +1,73 @@
+"""The import hook reaches servers with a lease on devices, and no others."""
+
+import pytest
+
+from jupyterhub_gpuworkshop.hub.memory_hook import FOLDER, page_url, with_memory_hook
+
+_EARLY = """
+c.Spawner.environment["PYTHONPATH"] = "/opt/admin:/opt/more"
+"""
+_MIXED = """
+c.GpuSpawnerMixin.share = lambda spawner: {"cpu-only": "cpu"}.get(spawner.user.name)
+"""
+
+
+def test_the_admins_pythonpath_stays_behind_the_hook():
+    assert with_memory_hook({}, "") == {"PYTHONPATH": str(FOLDER)}
+    given = {"PYTHONPATH": "/a:/b", "HOME": "/home/ann"}
+    expected = {"PYTHONPATH": "/opt/hook:/a:/b", "HOME": "/home/ann"}
+    assert with_memory_hook(given, "/opt/hook") == expected
+    assert given["PYTHONPATH"] == "/a:/b"
+
+
+@pytest.mark.parametrize(
+    ("public", "base", "expected"),
+    [
+        ("", "/", "/services/gpus/"),
+        ("", "/lab/", "/lab/services/gpus/"),
+        ("https://hub.example/hub/", "/", "https://hub.example/services/gpus/"),
+        (
+            "https://hub.example/lab/hub/",
+            "/lab/",
+            "https://hub.example/lab/services/gpus/",
+        ),
+    ],
+)
+def test_the_page_is_where_the_hub_is(public: str, base: str, expected: str):
+    given = {"JUPYTERHUB_BASE_URL": base, "JUPYTERHUB_PUBLIC_HUB_URL": public}
+    assert page_url(given, "gpus") == expected
+
+
+@pytest.mark.hub
+def test_a_server_with_a_device_gets_the_hook_and_one_without_does_not(make_hub):
+    hub = make_hub(early=_EARLY, late=_MIXED).start()
+    hub.add_users("ann", "cpu-only")
+    hub.spawn("ann")
+    hub.spawn("cpu-only")
+    env = hub.environment_of("ann")
+    assert env["PYTHONPATH"] == f"{FOLDER}:/opt/admin:/opt/more"
+    assert 0 < float(env["GPUWORKSHOP_MEMORY_FRACTION"]) <= 0.2
+    assert env["GPUWORKSHOP_PAGE"].endswith("/services/gpuworkshop/")
+    env = hub.environment_of("cpu-only")
+    assert env["PYTHONPATH"] == "/opt/admin:/opt/more"
+    assert "GPUWORKSHOP_MEMORY_FRACTION" not in env
+
+
+@pytest.mark.hub
+def test_the_hook_can_lie_elsewhere(make_hub):
+    late = 'c.GpuSpawnerMixin.memory_hook_path = "/opt/hook"'
+    hub = make_hub(early=_EARLY, late=late).start()
+    hub.add_users("ann")
+    hub.spawn("ann")
+    expected = "/opt/hook:/opt/admin:/opt/more"
+    assert hub.environment_of("ann")["PYTHONPATH"] == expected
+
+
+@pytest.mark.hub
+def test_the_hook_can_be_left_out(make_hub):
+    hub = make_hub(early=_EARLY, late="c.GpuSpawnerMixin.memory_hook = False").start()
+    hub.add_users("ann")
+    hub.spawn("ann")
+    env = hub.environment_of("ann")
+    assert env["PYTHONPATH"] == "/opt/admin:/opt/more"
+    assert "GPUWORKSHOP_MEMORY_LIMIT_BYTES" in env
