@@ -142,11 +142,12 @@ class Allocator:
         self._store.add(lease)
         self.ledger = self.ledger.with_lease(lease)
         self._log.info(
-            "Granted %s to %s: %s (%s)",
+            "Granted %s to %s: %s (%s%s)",
             lease.share,
             lease.owner,
             describe(lease),
             lease.reason,
+            self._age_of_inventory(),
         )
         self._tell(EventKind.LEASE_GRANTED, lease, lease.reason)
         return lease
@@ -233,8 +234,7 @@ class Allocator:
     ) -> None:
         now = self._clock()
         owner = f"{user}/{server}" if server else user
-        age = now - self.inventory.taken_at
-        seen = f"; inventory of {age:.0f} s ago" if self.inventory.devices else ""
+        seen = self._age_of_inventory()
         self._log.warning("%s: %s, %s%s", owner, outcome, refused.detail, seen)
         self._refusals[(user, server)] = Refusal(
             user=user, server=server, share=str(share), at=now
@@ -253,6 +253,12 @@ class Allocator:
                 },
             )
         )
+
+    def _age_of_inventory(self) -> str:
+        """Say how old the picture is that a decision stands on."""
+        if not self.inventory.devices:
+            return ""
+        return f"; inventory of {self._clock() - self.inventory.taken_at:.0f} s ago"
 
     def _tell(self, kind: EventKind, lease: Lease, reason: str) -> None:
         self._add(
