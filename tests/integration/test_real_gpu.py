@@ -60,7 +60,7 @@ def real_hub(make_hub):
         },
         early=_EARLY,
     ).start()
-    names = ["forgetful", "busy", "thinker", "jaxer", "cupyer"]
+    names = ["forgetful", "busy", "thinker", "jaxer", "torcher", "cupyer"]
     hub.add_users(*names)
     return hub
 
@@ -149,6 +149,12 @@ def test_a_forgotten_kernel_is_reclaimed_and_a_working_one_is_not(real_hub):
             "jax",
             "import jax, jax.numpy as np\n"
             "kept = [jax.block_until_ready(np.ones({size}, np.uint8))]",
+        ),
+        (
+            "torcher",
+            "torch",
+            "import torch\n"
+            "kept = [torch.ones({size}, dtype=torch.uint8, device='cuda')]",
         ),
         ("cupyer", "cupy", "import cupy\nkept = [cupy.ones({size}, cupy.uint8)]"),
     ],
