@@ -220,8 +220,10 @@ def decide(watch: KernelWatch, rules: IdleRules, now: float, needed: bool) -> De
         return _keep("The last reading is too old to judge by.")
     if reading.memory_bytes is None:
         return _keep("How much GPU memory it holds is unknown.")
+    if reading.memory_bytes <= 0:
+        return _keep("Idle, and it holds no GPU memory.")
     held = format_size(reading.memory_bytes)
-    if reading.memory_bytes < max(1, rules.min_memory_bytes):
+    if reading.memory_bytes < rules.min_memory_bytes:
         return _keep(
             f"Idle, but it holds only {held} of GPU memory, less than "
             f"{format_size(rules.min_memory_bytes)}."
