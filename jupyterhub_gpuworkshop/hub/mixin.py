@@ -238,15 +238,6 @@ class GpuSpawnerMixin(_Base):
             runtime.settle(lease.id, "its server has stopped")
         self.lease = None
 
-    async def rename(self, old_name: str, new_name: str) -> None:
-        """Refuse to rename a server that holds a lease (JupyterHub 6)."""
-        if self.lease is not None:
-            raise RuntimeError(
-                f"Stop the server {old_name!r} before it is renamed: its GPU share is "
-                "held under that name."
-            )
-        await super().rename(old_name, new_name)
-
     def attendee_uid(self) -> int | None:
         """Return the Unix user that only this attendee's servers run as, or None."""
         return None
