@@ -1,7 +1,7 @@
 """Lease, and the ledger as a value.
 
-Owns what a lease says and which leases may stand beside each other in one ledger.
-It does not decide where a lease goes (`placement`) nor keep it (`hub.ledger`).
+Owns what a lease says and how the ledger looks after a grant or a release. It does not
+decide where a lease goes (`placement`) nor keep it (`hub.ledger`).
 """
 
 from collections.abc import Iterable, Mapping

@@ -185,7 +185,7 @@ def _in_the_way(
 ) -> tuple[tuple[str, int], ...]:
     """Return whom no lease explains, largest first.
 
-    Attendees may read it in a refusal: it names no other attendee.
+    It names processes and Unix users: placement keeps it in the organiser's detail.
     """
     holders.sort(key=lambda h: h.memory_bytes or 0, reverse=True)
     return tuple(
