@@ -1,6 +1,7 @@
 """Caps: what a lease means to each framework, as environment variables.
 
-Owns the table of docs/reference/environment-and-caps.md. All caps here are soft: a framework reads them and the attendee can undo them.
+Owns the table of docs/reference/environment-and-caps.md. All caps here are soft: a
+framework reads them and the attendee can undo them.
 """
 
 import re
