@@ -1,0 +1,1 @@
+"""`gpuworkshop doctor`: is this machine ready for the workshop?"""
