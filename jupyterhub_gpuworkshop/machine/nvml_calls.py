@@ -15,6 +15,8 @@ from pynvml import NVMLError as NVMLError  # explicitly for others to import
 from jupyterhub_gpuworkshop.core.devices import Device, estimated_context_bytes
 from jupyterhub_gpuworkshop.core.errors import SourceLost, SourceUnavailable
 
+from .examination import ABSENT, MISMATCH, Condition, Examination
+
 _TRIES = 3
 
 _LOST = frozenset(
@@ -27,6 +29,16 @@ _LOST = frozenset(
 _WHOLE = frozenset(
     {pynvml.NVML_ERROR_UNINITIALIZED, pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH}
 )
+_TROUBLE = {
+    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: MISMATCH,
+    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: ABSENT,
+}
+_COMPUTE_MODES = {
+    pynvml.NVML_COMPUTEMODE_DEFAULT: "default",
+    pynvml.NVML_COMPUTEMODE_EXCLUSIVE_THREAD: "exclusive-thread",
+    pynvml.NVML_COMPUTEMODE_PROHIBITED: "prohibited",
+    pynvml.NVML_COMPUTEMODE_EXCLUSIVE_PROCESS: "exclusive-process",
+}
 _NOT_OFFERED = frozenset(
     {pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND}
 )
@@ -145,6 +157,51 @@ def memory(handle: Any) -> Memory:
         _raise_if_gone(error)
         info, reserved = pynvml.nvmlDeviceGetMemoryInfo(handle), 0
     return Memory(total=info.total, reserved=reserved, used=info.used, free=info.free)
+
+
+def versions() -> Examination:
+    """Read the versions of the driver, of NVML and of the CUDA that it offers."""
+    cuda = _optional(pynvml.nvmlSystemGetCudaDriverVersion_v2)
+    return Examination(
+        driver=_optional(pynvml.nvmlSystemGetDriverVersion) or "",
+        nvml=_optional(pynvml.nvmlSystemGetNVMLVersion) or "",
+        cuda=f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else "",
+    )
+
+
+def trouble(error: BaseException | None) -> str:
+    """Return an examination's word for why the driver does not answer, or nothing."""
+    return _TROUBLE.get(error.value, "") if isinstance(error, NVMLError) else ""
+
+
+def condition(index: int) -> Condition:
+    """Read what is set on a GPU, and what ails it.
+
+    Raises:
+        NVMLError: the GPU cannot be opened, or is lost.
+    """
+    gpu = pynvml.nvmlDeviceGetHandleByIndex(index)
+    mode = _optional(pynvml.nvmlDeviceGetComputeMode, gpu)
+    persistence = _optional(pynvml.nvmlDeviceGetPersistenceMode, gpu)
+    mig = _optional(pynvml.nvmlDeviceGetMigMode, gpu)
+    pages = _optional(pynvml.nvmlDeviceGetRetiredPagesPendingStatus, gpu)
+    remapped = _optional(pynvml.nvmlDeviceGetRemappedRows, gpu)
+    return Condition(
+        label=str(index),
+        compute_mode=_COMPUTE_MODES.get(mode),
+        persistence=None if persistence is None else bool(persistence),
+        mig=None if mig is None else bool(mig[0]),
+        mig_pending=None if mig is None else bool(mig[1]),
+        ecc_uncorrected=_optional(
+            pynvml.nvmlDeviceGetTotalEccErrors,
+            gpu,
+            pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED,
+            pynvml.NVML_VOLATILE_ECC,
+        ),
+        pages_pending=None if pages is None else bool(pages),
+        remap_pending=None if remapped is None else bool(remapped[2]),
+        remap_failed=None if remapped is None else bool(remapped[3]),
+    )
 
 
 def temperature_celsius(gpu: Any) -> float | None:

@@ -12,6 +12,9 @@
  *   fail FUNCTION UUID CODE          what a call returns; * stands for any
  *   crowded FUNCTION TIMES           the filling call is too small this many times
  *   hang FUNCTION                    the call never returns
+ *   set UUID WHAT NUMBER             compute-mode, persistence, mig-pending, ecc,
+ *                                    pages-pending, remap-pending, remap-failed;
+ *                                    what is not set is 0
  *
  * NVML_DOUBLE_CALLS names a file to which every call appends "function uuid".
  * -DOLD_DRIVER builds a driver from before the _v3 process lists and memory info v2.
@@ -40,8 +43,9 @@ struct rule { char function[64], uuid[64]; int number; };
 static struct device devices[MOST];
 static struct process processes[MOST];
 static struct row working[MOST], busy[MOST];
-static struct rule fails[MOST], crowds[MOST], hangs[MOST];
+static struct rule fails[MOST], crowds[MOST], hangs[MOST], sets[MOST];
 static int n_devices, n_processes, n_working, n_busy, n_fails, n_crowds, n_hangs;
+static int n_sets;
 static int initialised, crowded_calls;
 
 static void read_line(const char *line) {
@@ -67,6 +71,8 @@ static void read_line(const char *line) {
         busy[n_busy++] = r;
     else if (sscanf(line, "fail %63s %63s %d", x.function, x.uuid, &x.number) == 3)
         fails[n_fails++] = x;
+    else if (sscanf(line, "set %63s %63s %d", x.uuid, x.function, &x.number) == 3)
+        sets[n_sets++] = x;
     else if (sscanf(line, "crowded %63s %d", x.function, &x.number) == 2)
         crowds[n_crowds++] = x;
     else if (sscanf(line, "hang %63s", x.function) == 1)
@@ -82,6 +88,7 @@ static void load(void) {
     char line[512];
     FILE *file = path ? fopen(path, "r") : NULL;
     n_devices = n_processes = n_working = n_busy = n_fails = n_crowds = n_hangs = 0;
+    n_sets = 0;
     if (!file)
         return;
     while (fgets(line, sizeof line, file))
@@ -135,6 +142,15 @@ static int crowded(const char *function) {
         if (!strcmp(crowds[i].function, function) && crowded_calls < crowds[i].number)
             return ++crowded_calls;
     return 0;
+}
+
+/* What a test has set on a device; the last word counts. */
+static int set_on(const struct device *d, const char *what) {
+    int number = 0;
+    for (int i = 0; i < n_sets; i++)
+        if (covers(sets[i].uuid, d->uuid) && !strcmp(sets[i].function, what))
+            number = sets[i].number;
+    return number;
 }
 
 const char *nvmlErrorString(int code) {
@@ -201,7 +217,8 @@ int nvmlDeviceGetMinorNumber(void *handle, unsigned *minor) {
 int nvmlDeviceGetMigMode(void *handle, unsigned *current, unsigned *pending) {
     struct device *d = of(handle);
     ENTER_DEVICE(d);
-    *current = *pending = (unsigned)d->mig;
+    *current = (unsigned)d->mig;
+    *pending = (unsigned)(d->mig || set_on(d, "mig-pending"));
     return OK;
 }
 int nvmlDeviceGetMaxMigDeviceCount(void *handle, unsigned *count) {
@@ -239,6 +256,51 @@ int nvmlDeviceGetMemoryInfo_v2(void *handle, struct memory_v2 *m) {
     return OK;
 }
 #endif
+
+int nvmlSystemGetDriverVersion(char *text, unsigned size) {
+    load();
+    ENTER(NULL);
+    snprintf(text, size, "580.95.05");
+    return OK;
+}
+int nvmlSystemGetNVMLVersion(char *text, unsigned size) {
+    load();
+    ENTER(NULL);
+    snprintf(text, size, "13.580.95.05");
+    return OK;
+}
+int nvmlSystemGetCudaDriverVersion_v2(int *version) {
+    load();
+    ENTER(NULL);
+    *version = 13000;
+    return OK;
+}
+#define SETTING(name, what)                                                            \
+    int name(void *handle, unsigned *number) {                                         \
+        struct device *d = of(handle);                                                 \
+        ENTER_DEVICE(d);                                                               \
+        *number = (unsigned)set_on(d, what);                                           \
+        return OK;                                                                     \
+    }
+SETTING(nvmlDeviceGetComputeMode, "compute-mode")
+SETTING(nvmlDeviceGetPersistenceMode, "persistence")
+SETTING(nvmlDeviceGetRetiredPagesPendingStatus, "pages-pending")
+int nvmlDeviceGetTotalEccErrors(void *handle, int type, int counter, u64 *errors) {
+    struct device *d = of(handle);
+    (void)type, (void)counter;
+    ENTER_DEVICE(d);
+    *errors = (u64)set_on(d, "ecc");
+    return OK;
+}
+int nvmlDeviceGetRemappedRows(void *handle, unsigned *corrected, unsigned *uncorrected,
+                              unsigned *pending, unsigned *failed) {
+    struct device *d = of(handle);
+    ENTER_DEVICE(d);
+    *corrected = *uncorrected = 0;
+    *pending = (unsigned)set_on(d, "remap-pending");
+    *failed = (unsigned)set_on(d, "remap-failed");
+    return OK;
+}
 
 int nvmlDeviceGetTemperature(void *handle, int sensor, unsigned *celsius) {
     struct device *d = of(handle);
