@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from .engines.docker_engine import DockerEngine, EngineTroubleError
+from .engines.systemd_machine import SystemdMachine
 from .hub.postgres_server import PostgresServer
 
 
@@ -37,3 +39,36 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[DockerEngine]:
+    """Return a Docker engine of this run's own."""
+    hint = DockerEngine.INSTALL_HINT
+    require_engine("docker", DockerEngine.is_installed(), hint)
+    try:
+        engine = DockerEngine()
+    except EngineTroubleError as error:
+        require_engine("docker", False, str(error))
+        raise
+    try:
+        yield engine
+    finally:
+        engine.remove()
+
+
+@pytest.fixture
+def systemd_machine(request: pytest.FixtureRequest) -> Iterator[SystemdMachine]:
+    """Return a machine whose PID 1 is systemd, of this test's own."""
+    present = SystemdMachine.is_installed()
+    require_engine("systemd", present, SystemdMachine.INSTALL_HINT)
+    engine = request.getfixturevalue("docker_engine")
+    try:
+        machine = SystemdMachine(engine)
+    except EngineTroubleError as error:
+        require_engine("systemd", False, str(error))
+        raise
+    try:
+        yield machine
+    finally:
+        machine.close()

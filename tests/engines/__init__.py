@@ -1,0 +1,1 @@
+"""Real engines for tests, started privately and removed without a trace."""
