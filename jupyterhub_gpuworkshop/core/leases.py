@@ -55,9 +55,14 @@ class Lease:
         devices: empty for a share of ``cpu``.
         granted_at: wall-clock seconds since the epoch.
         boot_id: the boot of the machine under which it was granted; a lease of an
-            earlier boot is void, whatever its process id says.
+            earlier boot is void, whatever its process id says, unless an engine
+            has its server running again.
         reason: why it was granted as it was, in a sentence.
         state: active, or quarantined.
+        engine: what its server runs under: ``systemd``, ``docker``; empty for a
+            process that the hub itself started.
+        engine_id: what the engine calls it: a unit's name (``jupyter-ada.service``),
+            a container's full id; empty while it has none.
     """
 
     id: str
@@ -70,6 +75,8 @@ class Lease:
     boot_id: str = ""
     reason: str = ""
     state: LeaseState = LeaseState.ACTIVE
+    engine: str = ""
+    engine_id: str = ""
 
     @property
     def key(self) -> Key:
@@ -140,6 +147,11 @@ class Ledger:
         for lease_id in lease_ids:
             leases.pop(lease_id, None)
         return replace(self, leases=leases)
+
+    def identified(self, lease_id: str, engine_id: str) -> "Ledger":
+        """Return the ledger with what the engine calls one lease's server."""
+        lease = replace(self.leases[lease_id], engine_id=engine_id)
+        return replace(self, leases={**self.leases, lease_id: lease})
 
     def quarantine(self, lease_id: str) -> "Ledger":
         """Return the ledger with one lease quarantined."""

@@ -69,6 +69,8 @@ class ServerInfo:
         pid: its main process on this host; 0 where there is none to see.
         started: the main process's start time in clock ticks; 0 where unknown.
         uid: the Unix user it runs as, where that user is this attendee's alone.
+        engine: what it runs under, as in its lease.
+        engine_id: what the engine calls it, as in its lease.
     """
 
     lease_id: str
@@ -79,6 +81,8 @@ class ServerInfo:
     pid: int = 0
     started: int = 0
     uid: int | None = None
+    engine: str = ""
+    engine_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,6 +101,8 @@ class Allocator:
         server: str,
         groups: Collection[str] = (),
         share: str | None = None,
+        engine: str = "",
+        engine_id: str = "",
     ) -> Lease:
         """Grant a lease, written durably before this returns.
 
@@ -109,6 +111,8 @@ class Allocator:
             server: the server's name; empty for the default server.
             groups: the attendee's hub groups.
             share: what to grant instead of what the workshop file says.
+            engine: what the server will run under, as in `Lease`.
+            engine_id: what the engine will call it, where that is known before.
 
         Raises:
             ShareRefused: no device can take the share; its text is for the attendee.
@@ -138,6 +142,8 @@ class Allocator:
             granted_at=self._clock(),
             boot_id=self._boot_id,
             reason=outcome.reason,
+            engine=engine,
+            engine_id=engine_id,
         )
         self._store.add(lease)
         self.ledger = self.ledger.with_lease(lease)
@@ -151,6 +157,20 @@ class Allocator:
         )
         self._tell(EventKind.LEASE_GRANTED, lease, lease.reason)
         return lease
+
+    def identify(self, lease_id: str, engine_id: str) -> Lease:
+        """Write down what the engine calls a lease's server, durably.
+
+        Returns:
+            The lease, with that in it.
+
+        Raises:
+            LedgerError: it could not be written, or there is no such lease.
+        """
+        self._store.identify(lease_id, engine_id)
+        self.ledger = self.ledger.identified(lease_id, engine_id)
+        self._changed()
+        return self.ledger.leases[lease_id]
 
     def release(self, lease_id: str, reason: str) -> None:
         """End a lease; one that is gone already does no harm."""

@@ -29,6 +29,8 @@ from jupyterhub_gpuworkshop.core.errors import LedgerError
 
 log = logging.getLogger(__name__)
 
+_FILE_NAME = "gpuworkshop.sqlite"
+
 _WAIT_SECONDS = 5
 """How long a locked or silent database may keep the hub's event loop waiting."""
 
@@ -289,3 +291,25 @@ def _set_limits(connection: Any, _record: object) -> None:
         cursor.execute(f"SET statement_timeout = '{2 * _WAIT_SECONDS}s'")
         cursor.execute("SET synchronous_commit = on")
     connection.commit()
+
+
+def default_ledger_url(db_url: str, cwd: Path) -> str:
+    """Return where the ledger is unless `ledger_url` says: beside the hub's database.
+
+    Args:
+        db_url: the hub's ``db_url``.
+        cwd: the hub's working directory: relative paths start there, and the ledger
+            is there where the hub's database is no file.
+    """
+    folder = cwd.absolute()
+    if "://" not in db_url:  # the hub takes that for a path
+        db_url = f"sqlite:///{db_url}"
+    try:
+        hub = make_url(db_url)
+    except SQLAlchemyError:  # the hub says so better than the ledger could
+        return f"sqlite:///{folder / _FILE_NAME}"
+    name = hub.database or ":memory:"
+    is_file = name != ":memory:" and not name.startswith("file:")
+    if hub.get_backend_name() == "sqlite" and is_file:
+        folder = (folder / name).parent
+    return f"sqlite:///{folder / _FILE_NAME}"

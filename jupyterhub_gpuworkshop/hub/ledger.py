@@ -15,7 +15,6 @@ import json
 import logging
 from collections.abc import Callable, Collection
 from itertools import count
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -36,7 +35,6 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from jupyterhub_gpuworkshop.core.errors import LedgerError, LedgerTooNew
@@ -57,7 +55,6 @@ PREVIOUS_KEPT = 10_000
 """How many (user, server) the ledger remembers the last devices of."""
 
 _PRUNE_EVERY = 1_000
-_FILE_NAME = "gpuworkshop.sqlite"
 
 _T = TypeVar("_T")
 
@@ -75,6 +72,8 @@ LEASES = Table(
     Column("boot_id", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("state", Text, nullable=False),
+    Column("engine", Text, nullable=False, server_default=""),
+    Column("engine_id", Text, nullable=False, server_default=""),
     Index(
         "gpuworkshop_one_active_lease",
         "user_name",
@@ -103,6 +102,11 @@ _QUARANTINE = (
     update(LEASES)
     .where(LEASES.c.id == bindparam("lease_id"))
     .values(state=LeaseState.QUARANTINED.value)
+)
+_IDENTIFY = (
+    update(LEASES)
+    .where(LEASES.c.id == bindparam("lease_id"))
+    .values(engine_id=bindparam("name"))
 )
 _PRUNE = delete(PREVIOUS).where(
     PREVIOUS.c.sequence
@@ -149,6 +153,7 @@ class DurableLedger:
         )
         self._delete = Prepared(_DELETE, dialect)
         self._quarantine = Prepared(_QUARANTINE, dialect)
+        self._identify = Prepared(_IDENTIFY, dialect)
         try:
             self._run("be opened", self._migrate)
             last = self._run("be read", lambda c, _: c.scalar(_LAST_SEQUENCE))
@@ -229,6 +234,23 @@ class DurableLedger:
 
         self._run("quarantine a lease", write)
 
+    def identify(self, lease_id: str, engine_id: str) -> None:
+        """Write what the engine calls a lease's server.
+
+        Raises:
+            LedgerError: it cannot be written, or the ledger has no such lease.
+        """
+
+        def write(connection: Connection, _again: bool) -> None:
+            row = {"lease_id": lease_id, "name": engine_id}
+            if not self._identify.run(connection, row):
+                raise LedgerError(
+                    f"The ledger {self._database.where} has no lease {lease_id} to "
+                    "name a server for."
+                )
+
+        self._run("name a lease's server", write)
+
     def remove(self, lease_ids: Collection[str]) -> None:
         """Take leases off the disk; ids it does not hold do no harm.
 
@@ -306,28 +328,6 @@ class DurableLedger:
         return result
 
 
-def default_ledger_url(db_url: str, cwd: Path) -> str:
-    """Return where the ledger is unless `ledger_url` says: beside the hub's database.
-
-    Args:
-        db_url: the hub's ``db_url``.
-        cwd: the hub's working directory: relative paths start there, and the ledger
-            is there where the hub's database is no file.
-    """
-    folder = cwd.absolute()
-    if "://" not in db_url:  # the hub takes that for a path
-        db_url = f"sqlite:///{db_url}"
-    try:
-        hub = make_url(db_url)
-    except SQLAlchemyError:  # the hub says so better than the ledger could
-        return f"sqlite:///{folder / _FILE_NAME}"
-    name = hub.database or ":memory:"
-    is_file = name != ":memory:" and not name.startswith("file:")
-    if hub.get_backend_name() == "sqlite" and is_file:
-        folder = (folder / name).parent
-    return f"sqlite:///{folder / _FILE_NAME}"
-
-
 def _row_of(lease: Lease) -> dict[str, Any]:
     devices = [
         {
@@ -350,6 +350,8 @@ def _row_of(lease: Lease) -> dict[str, Any]:
         "boot_id": lease.boot_id,
         "reason": lease.reason,
         "state": lease.state.value,
+        "engine": lease.engine,
+        "engine_id": lease.engine_id,
     }
 
 
@@ -365,6 +367,8 @@ def _lease_of(row: Any) -> Lease:
         boot_id,
         reason,
         state,
+        engine,
+        engine_id,
     ) = row
     return Lease(
         id=lease_id,
@@ -377,4 +381,6 @@ def _lease_of(row: Any) -> Lease:
         boot_id=boot_id,
         reason=reason,
         state=LeaseState(state),
+        engine=engine,
+        engine_id=engine_id,
     )

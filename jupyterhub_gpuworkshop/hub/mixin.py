@@ -7,7 +7,7 @@ reaches the operating system, beyond the environment, is the concrete spawner's.
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jupyterhub.utils import maybe_future
 from traitlets import Bool, Callable, Instance, Unicode, Union
@@ -41,6 +41,9 @@ class GpuSpawnerMixin(_Base):
 
         class MySpawner(GpuSpawnerMixin, SomeSpawner): ...
     """
+
+    engine: ClassVar[str] = ""
+    """What servers run under, as in `Lease.engine`; empty for the hub's children."""
 
     share = Union(
         [Unicode(), Callable()],
@@ -118,14 +121,16 @@ class GpuSpawnerMixin(_Base):
             wanted = await maybe_future(
                 self.share(self) if callable(self.share) else self.share
             )
-            # No await between here and the end of `claim`.
-            self.lease = lease = runtime.claim(self, wanted or None)
+            async with runtime.reconciler.lock(self.user.name, self.name):
+                await runtime.reconciler.clear_the_way(self.user.name, self.name)
+                # No await between here and the end of `claim`.
+                self.lease = lease = runtime.claim(self, wanted or None)
+                runtime.starting.add(lease.id)
         except ShareRefused as error:
             raise refusal(str(error), self) from error
         except LedgerError as error:
             self.log.error("%s is refused a share: %s", self._log_name, error)
             raise refusal(NO_LEDGER, self) from error
-        runtime.starting.add(lease.id)
         try:
             return await super().start()
         except BaseException:
@@ -230,13 +235,32 @@ class GpuSpawnerMixin(_Base):
             return
         runtime = GpuRuntime.of(self.user.settings)
         runtime.tokens.revoke(lease.id)
-        if await self.poll() is None:
+        if lease.engine:
+            await runtime.reconciler.settle_with_engine(lease, "its server has stopped")
+        elif await self.poll() is None:
             runtime.unstopped[lease.id] = self
             runtime.allocator.quarantine(lease.id, "its server would not stop")
             runtime.reconciler.soon()
         else:
             runtime.settle(lease.id, "its server has stopped")
         self.lease = None
+
+    def engine_id_ahead(self) -> str:
+        """Return what the engine will call this server; empty where that comes later.
+
+        A spawner that learns it only when it starts calls `identify_lease`.
+        """
+        return ""
+
+    def identify_lease(self, engine_id: str) -> None:
+        """Write down what the engine calls this server, before it runs anything.
+
+        Raises:
+            LedgerError: it could not be written; the server must not start.
+        """
+        if self.lease is not None:
+            allocator = GpuRuntime.of(self.user.settings).allocator
+            self.lease = allocator.identify(self.lease.id, engine_id)
 
     def attendee_uid(self) -> int | None:
         """Return the Unix user that only this attendee's servers run as, or None."""

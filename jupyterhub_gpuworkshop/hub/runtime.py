@@ -21,7 +21,9 @@ from jupyterhub_gpuworkshop.machine.processes import boot_id
 from jupyterhub_gpuworkshop.workshop import Workshop
 
 from .allocator import Allocator
-from .ledger import DurableLedger, default_ledger_url
+from .database import default_ledger_url
+from .engines import Engines
+from .ledger import DurableLedger
 from .link import HubLink
 from .look import look_once
 from .reconcile import Reconciler
@@ -152,6 +154,7 @@ class GpuRuntime(LoggingConfigurable):
             log=self.log,
             changed=self._changed,
         )
+        self.engines = Engines(app)
         self.tokens = ServerTokens(app.db, self.log)
         self.reconciler = Reconciler(self)
 
@@ -228,10 +231,16 @@ class GpuRuntime(LoggingConfigurable):
             server=server,
             groups=[group.name for group in spawner.user.groups],
             share=share,
+            engine=spawner.engine,
+            engine_id=spawner.engine_id_ahead(),
         )
 
     def settle(self, lease_id: str, reason: str) -> None:
-        """Release a lease whose server is gone, quarantine one whose server is not."""
+        """Release a lease whose server is gone, quarantine one whose server is not.
+
+        For servers that are the hub's children; the reconciler asks the others'
+        engines.
+        """
         self.tokens.revoke(lease_id)
         process = self.records.living(lease_id)
         if process is None:
@@ -295,6 +304,8 @@ class GpuRuntime(LoggingConfigurable):
                     pid=process.pid if process else 0,
                     started=process.started if process else 0,
                     uid=spawner.attendee_uid(),
+                    engine=lease.engine,
+                    engine_id=lease.engine_id,
                 )
             )
         return tuple(found)

@@ -19,12 +19,12 @@ from sqlalchemy import create_engine, text
 from jupyterhub_gpuworkshop.core.errors import LedgerError, LedgerTooNew
 from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice, LeaseState, Ledger
 from jupyterhub_gpuworkshop.hub import database, migrations
+from jupyterhub_gpuworkshop.hub.database import default_ledger_url
 from jupyterhub_gpuworkshop.hub.ledger import (
     METADATA,
     PREVIOUS,
     PREVIOUS_KEPT,
     DurableLedger,
-    default_ledger_url,
 )
 
 ROOT = Path(__file__).parents[2]
