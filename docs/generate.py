@@ -49,8 +49,9 @@ LEASE_MEANINGS = {
     "GPUWORKSHOP_MEMORY_LIMIT_BYTES": "What the lease may use of a device, in bytes, "
     "CUDA context included. Simulated GPUs keep to it; not set for a share of `cpu`.",
     "GPUWORKSHOP_MEMORY_FRACTION": "The part of the device's memory that the import "
-    "hook lets PyTorch and TensorFlow take, the CUDA context off; only for a lease on "
-    "one device, since several are whole ones.",
+    "hook lets PyTorch and TensorFlow take, the CUDA context off; not for a lease on "
+    "several devices, which are whole ones, nor on a MIG slice of its own.",
+    "GPUWORKSHOP_MEMORY_CAP_BYTES": "The same in bytes, for ONNX Runtime.",
 }
 """What the variables of the lease say."""
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from .leases import Lease
+from .leases import Lease, LeasedDevice
 from .units import MIB
 
 _SMALLEST_CAP = 64 * MIB
@@ -61,6 +61,21 @@ def cap_fraction(lease: Lease) -> float:
     return max(1, min(parts)) / _FRACTION_STEPS if parts else 0.0
 
 
+def is_slice(device: LeasedDevice) -> bool:
+    """Say whether a device is a MIG slice, which the hardware keeps apart."""
+    return device.uuid.startswith("MIG-")
+
+
+def needs_no_fraction(lease: Lease) -> bool:
+    """Say whether nobody else's memory is left for the import hook to guard.
+
+    Several devices are whole ones, and to cap PyTorch on each would open a CUDA context
+    on each, in every process of a training run. Beyond a slice that is one attendee's
+    alone, the hardware lets nobody reach.
+    """
+    return len(lease.devices) != 1 or (lease.exclusive and is_slice(lease.devices[0]))
+
+
 def visible_devices(lease: Lease, *, by_index: bool = False) -> str:
     """Return CUDA_VISIBLE_DEVICES for a lease.
 
@@ -89,18 +104,17 @@ def lease_variables(lease: Lease, *, by_index: bool = False) -> dict[str, str]:
     if lease.devices:
         limit = min(device.memory_bytes for device in lease.devices)
         variables["GPUWORKSHOP_MEMORY_LIMIT_BYTES"] = str(limit)
-    if len(lease.devices) == 1:
-        # Several devices are whole ones, which nobody shares; and to cap PyTorch on
-        # each would open a CUDA context on each, in every process of a training run.
+    if not needs_no_fraction(lease):
         variables["GPUWORKSHOP_MEMORY_FRACTION"] = f"{cap_fraction(lease):.4f}"
+        variables["GPUWORKSHOP_MEMORY_CAP_BYTES"] = str(cap_bytes(lease))
     return variables
 
 
 def framework_variables(lease: Lease) -> dict[str, str]:
     """Return the frameworks' own variables, computed from the lease.
 
-    PyTorch and TensorFlow from 2.15 on read none that caps them: the import hook
-    does it, with GPUWORKSHOP_MEMORY_FRACTION.
+    PyTorch, TensorFlow from 2.15 on and ONNX Runtime read none that caps them: the
+    import hook does it, with GPUWORKSHOP_MEMORY_FRACTION and _CAP_BYTES.
     """
     if not lease.devices:
         return {}
@@ -168,6 +182,15 @@ _KEEPS_THE_LEASE: Mapping[str, Callable[[str, str], bool]] = {
 """Whether a value that the admin set still keeps to the lease."""
 
 
+_UNCAPPED_ALLOCATORS = {
+    "TF_GPU_ALLOCATOR": "cuda_malloc_async",
+    # XLA then allocates from CUDA directly and never reads JAX's fraction
+    # (xla/pjrt/gpu/se_gpu_pjrt_client.cc).
+    "XLA_PYTHON_CLIENT_ALLOCATOR": "platform",
+}
+"""Allocators that ignore every limit of their framework's."""
+
+
 def _keeps_the_lease(name: str, theirs: str, ours: str, lease: Lease) -> bool:
     if name == "CUPY_GPU_MEMORY_LIMIT" and theirs.endswith("%"):
         percent = str(100 * cap_fraction(lease))
@@ -215,12 +238,11 @@ def apply_lease(
             overrule(name, ours)
         result[name] = ours
 
-    # This allocator ignores every limit of TensorFlow's.
-    allocator = "TF_GPU_ALLOCATOR"
-    if lease.devices and result.get(allocator) == "cuda_malloc_async":
-        if allocator in admin:
-            overrule(allocator, None)
-        del result[allocator]
+    for allocator, value in _UNCAPPED_ALLOCATORS.items():
+        if lease.devices and result.get(allocator) == value:
+            if allocator in admin:
+                overrule(allocator, None)
+            del result[allocator]
     return Environment(variables=result, overruled=tuple(overruled))
 
 

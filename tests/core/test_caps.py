@@ -17,6 +17,7 @@ from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice
 from jupyterhub_gpuworkshop.core.units import GIB, MIB
 
 FLOOR = 64 * MIB
+HOOKED = ["GPUWORKSHOP_MEMORY_FRACTION", "GPUWORKSHOP_MEMORY_CAP_BYTES"]
 SHORT, LONG = "XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"
 
 
@@ -37,9 +38,15 @@ def part(
     )
 
 
-def lease(*parts: LeasedDevice, share: str = "1/4") -> Lease:
+def lease(*parts: LeasedDevice, share: str = "1/4", exclusive: bool = False) -> Lease:
     return Lease(
-        id="1", user="ada", server="", share=share, devices=parts, granted_at=0.0
+        id="1",
+        user="ada",
+        server="",
+        share=share,
+        exclusive=exclusive,
+        devices=parts,
+        granted_at=0.0,
     )
 
 
@@ -64,6 +71,7 @@ def test_every_variable_of_a_lease_is_set():
             "GPUWORKSHOP_SHARE": "1/4",
             "GPUWORKSHOP_MEMORY_LIMIT_BYTES": str(4 * GIB),
             "GPUWORKSHOP_MEMORY_FRACTION": "0.2500",
+            "GPUWORKSHOP_MEMORY_CAP_BYTES": str(4 * GIB),
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",
             "TF_PER_DEVICE_MEMORY_LIMIT_MB": "4096",
             LONG: "0.2500",
@@ -147,9 +155,35 @@ def test_several_devices_are_capped_at_the_tightest():
 
 def test_only_a_lease_on_one_device_has_a_fraction_for_the_import_hook():
     # Several are whole devices, and a cap could cost a CUDA context on each.
-    name = "GPUWORKSHOP_MEMORY_FRACTION"
-    assert lease_variables(lease(part(context=GIB)))[name] == "0.1875"
-    assert name not in lease_variables(lease(part("GPU-a"), part("GPU-b", "1")))
+    one = lease_variables(lease(part(context=GIB)))
+    assert [one[name] for name in HOOKED] == ["0.1875", str(3 * GIB)]
+    two = lease_variables(lease(part("GPU-a"), part("GPU-b", "1")))
+    assert not two.keys() & set(HOOKED)
+
+
+def test_a_slice_of_ones_own_is_not_capped_below_what_the_hardware_gives():
+    own = lease(part("MIG-a", "0:1"), share="1 gpu", exclusive=True)
+    assert not lease_variables(own).keys() & set(HOOKED)
+    # Of a slice with others on it a part is a share, as of a GPU; and a GPU of one's
+    # own is no slice: something must be left to keep free there.
+    shared = lease(part("MIG-a", "0:1"))
+    whole = lease(part("GPU-a"), share="1 gpu", exclusive=True)
+    for of in (shared, whole):
+        assert lease_variables(of).keys() >= set(HOOKED)
+
+
+@pytest.mark.parametrize("of", [QUARTER, CPU])
+def test_what_is_known_to_be_a_trap_is_never_set(of: Lease):
+    names = {**lease_variables(of), **framework_variables(of)}.keys()
+    assert not names & {
+        "PYTORCH_CUDA_ALLOC_CONF",  # torch up to 2.9 throws at the option
+        "PYTORCH_ALLOC_CONF",
+        SHORT,  # with the other one: ValueError
+        "TF_DEVICE_MIN_SYS_MEMORY_IN_MB",  # fails open
+        "TF_GPU_ALLOCATOR",
+        "XLA_PYTHON_CLIENT_ALLOCATOR",
+        "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT",
+    }
 
 
 # -- what an admin set
@@ -171,6 +205,7 @@ KEPT = [
     ("CUDF_PANDAS_RMM_MODE", "managed"),
     ("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True"),
     ("TF_GPU_ALLOCATOR", "cuda_malloc"),
+    ("XLA_PYTHON_CLIENT_ALLOCATOR", "bfc"),
     ("OMP_NUM_THREADS", "4"),
 ]
 BROKEN = [
@@ -209,6 +244,7 @@ BROKEN = [
     ("CUDA_DEVICE_ORDER", "FASTEST_FIRST"),
     ("GPUWORKSHOP_MEMORY_LIMIT_BYTES", str(99 * GIB)),
     ("GPUWORKSHOP_MEMORY_FRACTION", "0.9"),
+    ("GPUWORKSHOP_MEMORY_CAP_BYTES", str(99 * GIB)),
     ("GPUWORKSHOP_SHARE", "1 gpu"),
 ]
 
@@ -262,22 +298,26 @@ def test_pytorchs_allocator_settings_are_never_touched():
     assert applied({name: value}).variables[name] == value
 
 
-def test_tensorflows_allocator_that_ignores_caps_is_left_out():
-    outcome = applied({"TF_GPU_ALLOCATOR": "cuda_malloc_async"})
-    assert "TF_GPU_ALLOCATOR" not in outcome.variables
+ALLOCATORS = {
+    "TF_GPU_ALLOCATOR": "cuda_malloc_async",
+    "XLA_PYTHON_CLIENT_ALLOCATOR": "platform",
+}
+
+
+@pytest.mark.parametrize(("name", "value"), ALLOCATORS.items())
+def test_an_allocator_that_ignores_caps_is_left_out(name: str, value: str):
+    outcome = applied({name: value})
+    assert name not in outcome.variables
     (sentence,) = outcome.overruled
     assert sentence.endswith("it is left out instead.")
-    inherited = apply_lease(
-        {"TF_GPU_ALLOCATOR": "cuda_malloc_async"}, QUARTER, admin={}
-    )
-    assert "TF_GPU_ALLOCATOR" not in inherited.variables
+    inherited = apply_lease({name: value}, QUARTER, admin={})
+    assert name not in inherited.variables
     assert inherited.overruled == ()
 
 
 def test_without_a_device_there_is_nothing_an_allocator_could_break():
-    outcome = applied({"TF_GPU_ALLOCATOR": "cuda_malloc_async", LONG: "0.9"}, CPU)
-    assert outcome.variables["TF_GPU_ALLOCATOR"] == "cuda_malloc_async"
-    assert outcome.variables[LONG] == "0.9"
+    outcome = applied({**ALLOCATORS, LONG: "0.9"}, CPU)
+    assert outcome.variables.items() >= {**ALLOCATORS, LONG: "0.9"}.items()
     assert outcome.overruled == ()
 
 

@@ -1,4 +1,4 @@
-"""PyTorch and TensorFlow as far as the import hook touches them, written to disk."""
+"""PyTorch, TensorFlow and ONNX Runtime as far as the import hook touches them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,11 +52,35 @@ class Context:
         return self._computed
 """,
 }
+_ONNXRUNTIME = {
+    "onnxruntime/__init__.py": (
+        "from .capi.onnxruntime_inference_collection import InferenceSession\n"
+    ),
+    "onnxruntime/capi/__init__.py": "",
+    "onnxruntime/capi/onnxruntime_inference_collection.py": """
+def check_and_normalize_provider_args(providers, provider_options, available):
+    if providers is None:
+        return [], []
+    if provider_options is None:
+        pairs = [p if isinstance(p, tuple) else (p, {}) for p in providers]
+    else:
+        pairs = list(zip(providers, provider_options))
+    return [n for n, _ in pairs], [
+        {str(k): str(v) for k, v in o.items()} for _, o in pairs
+    ]
+class InferenceSession:
+    def __init__(self, model, options=None, providers=None, provider_options=None):
+        self.set_providers(providers, provider_options)
+    def set_providers(self, providers=None, provider_options=None):
+        self.given = check_and_normalize_provider_args(providers, provider_options, [])
+""",
+}
 
 
 def write_frameworks(folder: Path, changes: Mapping[str, str] | None = None) -> Path:
-    """Write both packages; changes add files, or replace them."""
-    for name, text in {**_TORCH, **_TENSORFLOW, **(changes or {})}.items():
+    """Write all three packages; changes add files, or replace them."""
+    packages = {**_TORCH, **_TENSORFLOW, **_ONNXRUNTIME}
+    for name, text in {**packages, **(changes or {})}.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")

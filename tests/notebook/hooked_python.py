@@ -71,6 +71,7 @@ def start(
             "PYTHONDONTWRITEBYTECODE": "1",
             "GPUWORKSHOP_DEBUG": "1",
             "GPUWORKSHOP_MEMORY_FRACTION": "0.25",
+            "GPUWORKSHOP_MEMORY_CAP_BYTES": "4000",
             "GPUWORKSHOP_MEMORY_LIMIT_BYTES": str(2**34),
             "GPUWORKSHOP_SHARE": "1/5",
             **environment,

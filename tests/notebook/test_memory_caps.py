@@ -84,6 +84,62 @@ def test_tensorflows_logical_devices_are_not_given_a_fraction(fakes):
         assert "logical devices have limits of their own" in ended.stderr
 
 
+CUDA = "CUDAExecutionProvider"
+
+
+def test_onnx_runtime_sessions_on_a_gpu_get_the_cap(python, fakes):
+    code = f"""
+import onnxruntime
+def given(*providers):
+    return onnxruntime.InferenceSession("m", None, *providers).given
+value = [given(["{CUDA}", "CPUExecutionProvider"]),
+         given([("{CUDA}", {{"device_id": 1, "gpu_mem_limit": 100}})]),
+         given([("{CUDA}", {{"gpu_mem_limit": 99999}})]),
+         given(["CPUExecutionProvider", "{CUDA}"], [{{}}, {{}}]),
+         given(["CPUExecutionProvider"])]
+later = onnxruntime.InferenceSession("m", None, ["CPUExecutionProvider"])
+later.set_providers(["{CUDA}"])
+value.append(later.given)
+"""
+    assert value_of(code, fakes, python=python) == [
+        [[CUDA, "CPUExecutionProvider"], [{"gpu_mem_limit": "4000"}, {}]],
+        [[CUDA], [{"device_id": "1", "gpu_mem_limit": "100"}]],
+        [[CUDA], [{"gpu_mem_limit": "4000"}]],
+        [["CPUExecutionProvider", CUDA], [{}, {"gpu_mem_limit": "4000"}]],
+        [["CPUExecutionProvider"], [{}]],
+        [[CUDA], [{"gpu_mem_limit": "4000"}]],
+    ]
+
+
+def test_an_onnx_runtime_session_without_providers_is_left_alone_and_told(fakes):
+    code = "import onnxruntime; print(onnxruntime.InferenceSession('m').given)"
+    ended = start(code, fakes)
+    assert ended.stdout == "([], [])\n"
+    assert "not capped: the session names no providers" in ended.stderr
+
+
+@pytest.mark.parametrize("cap", ["", "0", "-1", "4GiB"])
+def test_without_a_number_of_bytes_onnx_runtime_is_not_capped(cap, fakes):
+    code = "import onnxruntime; print(onnxruntime.InferenceSession("
+    code += f"'m', None, ['{CUDA}']).given)"
+    ended = start(code, fakes, GPUWORKSHOP_MEMORY_CAP_BYTES=cap)
+    assert ended.stdout == f"(['{CUDA}'], [{{}}])\n"
+    assert ("GPUWORKSHOP_MEMORY_CAP_BYTES is" in ended.stderr) == bool(cap)
+
+
+def test_an_error_as_options_are_read_does_not_break_onnx_runtime(tmp_path):
+    name = "onnxruntime/capi/onnxruntime_inference_collection.py"
+    text = "def check_and_normalize_provider_args(*_): return 7\n"
+    site = write_frameworks(
+        tmp_path / "site", {name: text, "onnxruntime/__init__.py": ""}
+    )
+    code = "from onnxruntime.capi import onnxruntime_inference_collection as o\n"
+    code += "print(o.check_and_normalize_provider_args())"
+    ended = start(code, site)
+    assert (ended.returncode, ended.stdout) == (0, "7\n")
+    assert "gpuworkshop: ONNX Runtime is not capped" in ended.stderr
+
+
 def test_an_import_in_a_thread_is_capped(fakes):
     code = """
 import threading
@@ -205,6 +261,11 @@ BROKEN = {
     "no _compute_gpu_options": {
         "tensorflow/python/eager/context.py": "class Context: pass\n"
     },
+    "no check_and_normalize_provider_args": {
+        "onnxruntime/capi/onnxruntime_inference_collection.py": (
+            "class InferenceSession: pass\n"
+        )
+    },
 }
 
 
@@ -213,7 +274,7 @@ def test_a_version_without_what_is_expected_works_and_is_told(
     changes, tmp_path, python
 ):
     site = write_frameworks(tmp_path / "site", changes)
-    code = "import torch, tensorflow; torch.cuda.init(); print('works')"
+    code = "import torch, tensorflow, onnxruntime; torch.cuda.init(); print('works')"
     ended = start(code, site, python=python)
     assert (ended.returncode, ended.stdout) == (0, "works\n")
     (line,) = ended.stderr.splitlines()

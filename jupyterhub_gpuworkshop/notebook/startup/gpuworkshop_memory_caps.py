@@ -1,12 +1,13 @@
-"""Soft caps for frameworks that read none from the environment: PyTorch, TensorFlow.
+"""Soft caps for frameworks that read none: PyTorch, TensorFlow, ONNX Runtime.
 
-Owns what happens right after `torch.cuda`, TensorFlow's eager context or IPython's
-shell is imported. It imports none of them, and costs next to nothing until then. No
-error here reaches the framework: it is told in the log (logger ``gpuworkshop``, at
-DEBUG), or on stderr where GPUWORKSHOP_DEBUG is set.
+Owns what happens right after `torch.cuda`, TensorFlow's eager context, ONNX Runtime's
+sessions or IPython's shell are imported. It imports none of them, and costs next to
+nothing until then. No error here reaches the framework: it is told in the log (logger
+``gpuworkshop``, at DEBUG), or on stderr where GPUWORKSHOP_DEBUG is set.
 
-The cap is GPUWORKSHOP_MEMORY_FRACTION, a part of the device's memory. It is soft: each
-process counts alone, and whoever owns the process can undo it.
+The cap is GPUWORKSHOP_MEMORY_FRACTION, a part of the device's memory, and the same in
+bytes GPUWORKSHOP_MEMORY_CAP_BYTES. It is soft: each process counts alone, and whoever
+owns the process can undo it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     Hook = Callable[[ModuleType], None]
 
 FRACTION = "GPUWORKSHOP_MEMORY_FRACTION"
+CAP = "GPUWORKSHOP_MEMORY_CAP_BYTES"
 LIMIT = "GPUWORKSHOP_MEMORY_LIMIT_BYTES"
 
 
@@ -35,6 +37,8 @@ def install() -> None:
     if os.environ.get(FRACTION):
         hooks["torch.cuda"] = _cap_torch
         hooks["tensorflow.python.eager.context"] = _cap_tensorflow
+    if os.environ.get(CAP):
+        hooks["onnxruntime.capi.onnxruntime_inference_collection"] = _cap_onnxruntime
     if os.environ.get(LIMIT):
         # ipykernel's shell shows its errors without its parent's help.
         hooks["IPython.core.interactiveshell"] = _explain_in_ipython
@@ -204,6 +208,40 @@ def _set_tensorflow_cap(options: Any, config: Any, fraction: float) -> None:
     options.per_process_gpu_memory_fraction = min(
         [fraction, *(x for x in theirs if x > 0)]
     )
+
+
+def _cap_onnxruntime(collection: Any) -> None:
+    """Add the cap to the options of each session that names the CUDA provider.
+
+    A session that names no provider is left as it is: to name all that are there, with
+    an option for one, would make ONNX Runtime load what it passes by otherwise.
+    """
+    text = os.environ.get(CAP, "")
+    if not (text.isdigit() and int(text)):
+        tell(f"{CAP} is {text!r}, not a number of bytes: ONNX Runtime is not capped")
+        return
+    cap = int(text)
+    normalise = collection.check_and_normalize_provider_args
+
+    def check_and_normalize_provider_args(*args: Any, **kwargs: Any) -> Any:
+        normal = normalise(*args, **kwargs)
+        try:
+            _set_onnxruntime_cap(*normal, cap)
+        except Exception as error:
+            tell(f"ONNX Runtime is not capped: {error!r}")
+        return normal
+
+    collection.check_and_normalize_provider_args = check_and_normalize_provider_args
+
+
+def _set_onnxruntime_cap(names: Any, options: Any, cap: int) -> None:
+    if not names:
+        tell("ONNX Runtime is not capped: the session names no providers")
+    for name, its_options in zip(names, options):
+        if name == "CUDAExecutionProvider":
+            theirs = its_options.get("gpu_mem_limit", "")
+            asked = int(theirs) if theirs.isdigit() else 0
+            its_options["gpu_mem_limit"] = str(min(cap, asked or cap))
 
 
 def _explain_in_ipython(module: Any) -> None:
