@@ -1,0 +1,231 @@
+"""Servers in Docker containers: each is handed the devices of its lease, no others.
+
+Owns what is particular to DockerSpawner: the request that creates a container, and
+that the lease knows the container before it starts. The only importer of dockerspawner.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import Any, ClassVar
+
+from dockerspawner import DockerSpawner, SwarmSpawner
+from traitlets import CaselessStrEnum, default, validate
+from traitlets.config import Config
+
+from jupyterhub_gpuworkshop.core.errors import LedgerError
+from jupyterhub_gpuworkshop.core.leases import Lease
+from jupyterhub_gpuworkshop.hub.mixin import GpuSpawnerMixin
+from jupyterhub_gpuworkshop.hub.refusal import refusal
+from jupyterhub_gpuworkshop.hub.runtime import NO_LEDGER, GpuRuntime
+
+from .docker_engine import APIError, DockerEngine, fill_hook_volume, make_client
+from .docker_request import HOOK_TARGET, DeviceDriver, ask, driver_of, over_image
+
+_NEEDS_REMOVE = (
+    "GPU shares need containers that are removed when their servers stop: one that is "
+    "kept would be started again with its old GPU. Write c.DockerSpawner.remove = True "
+    "in jupyterhub_config.py, and keep attendees' files in a volume, since a container "
+    "takes its own with it: c.DockerSpawner.volumes = "
+    '{"jupyter-{username}": "/home/jovyan/work"}.'
+)
+_NO_SWARM = (
+    "Docker Swarm cannot take GPU shares: it picks the GPU itself, by generic "
+    "resources, and tells nobody which. Run the hub on the machine with the GPUs, and "
+    "use DockerSpawner there."
+)
+_SAME_NAME = (
+    "c.DockerSpawner.name_template has no {servername}: two servers of one attendee "
+    "would share a container, and one would end the other. Add it, or take the "
+    "template out."
+)
+_TELL = "Your server cannot start: the hub is not set up for containers with GPUs. "
+_ORGANISER = "Tell the organiser, who finds the reason in the hub's log."
+
+
+class GpuDockerMixin(GpuSpawnerMixin):
+    """What spawners of containers add to the mixin.
+
+    ::
+
+        class MySpawner(GpuDockerMixin, SomeDockerSpawner): ...
+    """
+
+    engine: ClassVar[str] = "docker"
+
+    device_driver = CaselessStrEnum(
+        ["auto", "nvidia", "cdi"],
+        "auto",
+        help="""
+        How the engine is asked for a lease's devices.
+
+        `nvidia`: device requests for NVIDIA's container runtime, as `docker run
+        --gpus` makes them. `cdi`: by their names in the Container Device Interface,
+        `nvidia.com/gpu=GPU-...`, for an engine from 25 on. `auto`, the default: CDI
+        where the engine lists these devices (from 28.2 on), or looks for CDI files
+        and does not know NVIDIA's runtime; else `nvidia`. Simulated GPUs are not
+        asked for.
+
+        Example::
+
+            c.GpuDockerMixin.device_driver = "cdi"
+        """,
+    ).tag(config=True)
+
+    _filled_volumes: ClassVar[set[str]] = set()
+    _image_environment: Sequence[str] = ()
+    _driver = DeviceDriver.NVIDIA
+    _hook_volume = ""
+
+    @default("memory_hook_path")
+    def _hook_is_mounted_there(self) -> str:
+        return HOOK_TARGET
+
+    @validate("memory_hook_path")
+    def _hook_is_not_on_the_host(self, proposal: Any) -> str:
+        """Read the empty path as the default: the hub's own is not in a container."""
+        return str(proposal["value"] or HOOK_TARGET)
+
+    @classmethod
+    def mistake_in(cls, c: Config) -> str:
+        """Say what in the hub's configuration cannot work, or nothing.
+
+        Args:
+            c: the configuration, as far as it is set.
+        """
+        if issubclass(cls, SwarmSpawner):
+            return _NO_SWARM
+        for name in ("remove", "remove_containers"):
+            for base in cls.__mro__:
+                section = c.get(base.__name__, {})
+                if name in section:
+                    return "" if section[name] else _NEEDS_REMOVE
+        return "" if cls.class_traits()["remove"].default() else _NEEDS_REMOVE
+
+    async def start(self) -> Any:
+        """Claim a lease, then create and start a container that has its devices.
+
+        Raises:
+            Exception: `refusal`, which the attendee reads on the hub's page.
+        """
+        mistake = ""
+        if isinstance(self, SwarmSpawner):
+            mistake = _NO_SWARM
+        elif not self.remove:
+            mistake = _NEEDS_REMOVE
+        elif self.name and "servername}" not in self.name_template:
+            mistake = _SAME_NAME
+        if mistake:
+            self.log.error("%s is refused a share: %s", self._log_name, mistake)
+            raise refusal(_TELL + _ORGANISER, self)
+        return await super().start()
+
+    def get_env(self) -> dict[str, str]:
+        """Return the environment, with lease and image in mind."""
+        environment = super().get_env()
+        if self.lease is None:
+            return environment
+        return over_image(
+            environment, self._image_environment, str(self.memory_hook_path)
+        )
+
+    async def create_object(self) -> dict[str, Any]:
+        """Create the container, and write down that it is the lease's.
+
+        Raises:
+            Exception: `refusal`, where that cannot be written: it must not start.
+        """
+        lease = self.lease
+        if lease is None:
+            return await super().create_object()
+        image = await self.docker("inspect_image", self.image)
+        self._image_environment = (image.get("Config") or {}).get("Env") or ()
+        self._driver = await self._choose_driver(lease)
+        self._hook_volume = await self._prepare_hook(lease)
+        created: dict[str, Any] = await super().create_object()
+        try:
+            self.identify_lease(created["Id"])
+        except LedgerError as error:
+            await self.docker("remove_container", created["Id"], v=True, force=True)
+            self.log.error("%s is refused a share: %s", self._log_name, error)
+            raise refusal(NO_LEDGER, self) from error
+        return created
+
+    def docker(self, method: str, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+        """Call a method of the client in a thread.
+
+        The request that creates the server's container gets the lease here, after
+        the admin's configuration has been merged in, in which lists replace lists.
+        The container that stages certificates has no name.
+        """
+        if method == "create_container" and "name" in kwargs and self.lease:
+            asked = ask(
+                kwargs,
+                self.lease,
+                self._driver,
+                by_index=bool(self.visible_indices),
+                hook_volume=self._hook_volume,
+            )
+            for sentence in asked.sentences:
+                self.log.warning("%s", sentence)
+            kwargs = dict(asked.arguments)
+        return super().docker(method, *args, **kwargs)
+
+    def _docker(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the client; an engine in trouble is no answer.
+
+        DockerSpawner takes status 500 for a container that is gone, and the hub would
+        forget a server that runs.
+        """
+        try:
+            return super()._docker(method, *args, **kwargs)
+        except APIError as error:
+            if method != "inspect_container" or error.status_code != 500:
+                raise
+            raise OSError(
+                f"The Docker engine does not say whether {self.object_name} runs: "
+                f"{error.explanation or error}"
+            ) from error
+
+    async def _choose_driver(self, lease: Lease) -> DeviceDriver:
+        rules = GpuRuntime.of(self.user.settings).rules
+        if self.device_driver != "auto":
+            return DeviceDriver(self.device_driver)
+        if not lease.devices or rules.gpus.source == "simulated":
+            return DeviceDriver.NONE
+        return driver_of(await self.docker("info"), lease.uuids)
+
+    async def _prepare_hook(self, lease: Lease) -> str:
+        """Return the volume to mount; empty for none."""
+        mounted = self.memory_hook and self.memory_hook_path == HOOK_TARGET
+        if not (mounted and lease.devices):
+            return ""
+        fill = self.executor.submit(
+            lambda: fill_hook_volume(self.client, self.image, self._filled_volumes)
+        )
+        try:
+            return await asyncio.wrap_future(fill)
+        except APIError as error:
+            self.log.error(
+                "%s starts without the import hook, so PyTorch and TensorFlow have no "
+                "cap there: the volume for it cannot be filled: %s. Put the hook into "
+                "the image, and set c.GpuSpawnerMixin.memory_hook_path.",
+                self._log_name,
+                error,
+            )
+            return ""
+
+
+class GpuDockerSpawner(GpuDockerMixin, DockerSpawner):
+    """DockerSpawner with GPU shares: each server is a container."""
+
+
+def make_engine(app: Any) -> DockerEngine:
+    """Return the engine that this hub's spawners talk to.
+
+    Args:
+        app: the hub's application.
+    """
+    chosen = app.spawner_class
+    kind = chosen if issubclass(chosen, DockerSpawner) else DockerSpawner
+    spawner = kind(parent=app)
+    return DockerEngine(lambda: make_client(spawner.client_kwargs, spawner.tls_config))

@@ -1,0 +1,169 @@
+"""The Docker engine: what it says of containers, and the volume with the import hook.
+
+The only importer of docker-py. Owns the calls that no spawner makes: those about a
+container that no spawner vouches for, and those that fill a volume.
+"""
+
+import asyncio
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import docker
+from docker.errors import APIError, NotFound
+from docker.tls import TLSConfig
+from docker.utils import kwargs_from_env
+
+from jupyterhub_gpuworkshop.core.leases import Lease
+from jupyterhub_gpuworkshop.hub.memory_hook import FOLDER
+
+from .docker_request import HOOK_TARGET, LEASE_LABEL
+
+_HOOK_LABEL = "gpuworkshop.hook"
+_CALL_SECONDS = 10
+"""An engine that is well answers in milliseconds."""
+
+_STOP_SECONDS = 5
+_LIMIT_SECONDS = 60.0
+"""For all the calls of one question, however they wait for one another."""
+
+_NOT_RUNNING = frozenset({"exited", "dead", "removing"})
+
+__all__ = ["APIError", "DockerEngine", "fill_hook_volume", "make_client"]
+
+
+def make_client(
+    client_kwargs: Mapping[str, Any], tls_config: Mapping[str, Any]
+) -> docker.APIClient:
+    """Return a client of the engine that DockerSpawner talks to, made as it does.
+
+    Not the same client: this one answers in bounded time, and is used by one thread.
+
+    Args:
+        client_kwargs: the trait of DockerSpawner.
+        tls_config: the trait of DockerSpawner.
+    """
+    kwargs: dict[str, Any] = {"version": "auto", "timeout": _CALL_SECONDS}
+    if tls_config:
+        kwargs["tls"] = TLSConfig(**tls_config)
+    kwargs.update(kwargs_from_env())
+    kwargs.update(client_kwargs)
+    return docker.APIClient(**kwargs)
+
+
+class DockerEngine:
+    """Answers the reconciler about containers.
+
+    A container is found by its id, or by the label with its lease's id where the hub
+    was killed before it could write the id down.
+
+    Args:
+        client: makes a client; called in this engine's thread, when first needed.
+    """
+
+    def __init__(self, client: Callable[[], docker.APIClient]) -> None:
+        self._make_client = client
+        self._client: docker.APIClient | None = None
+        self._thread = ThreadPoolExecutor(1, "gpuworkshop-docker")
+
+    async def is_running(self, lease: Lease) -> bool:
+        """Say whether the lease's container runs, or may yet start.
+
+        One that was created and not started counts: the engine may be about to.
+        """
+        return await self._ask(self._is_running, lease)
+
+    async def end(self, lease: Lease) -> None:
+        """Stop and remove the lease's container; one that is gone is fine."""
+        await self._ask(self._end, lease)
+
+    async def _ask(self, question: Callable[..., Any], lease: Lease) -> Any:
+        answer = asyncio.get_running_loop().run_in_executor(
+            self._thread, question, lease
+        )
+        return await asyncio.wait_for(answer, _LIMIT_SECONDS)
+
+    @property
+    def client(self) -> docker.APIClient:
+        """The client of this engine's thread."""
+        if self._client is None:
+            self._client = self._make_client()
+        return self._client
+
+    def _is_running(self, lease: Lease) -> bool:
+        return any(
+            container["State"]["Running"]
+            or container["State"].get("Status") not in _NOT_RUNNING
+            for container in self._containers(lease)
+        )
+
+    def _end(self, lease: Lease) -> None:
+        for container in self._containers(lease):
+            try:
+                self.client.stop(container["Id"], timeout=_STOP_SECONDS)
+                self.client.remove_container(container["Id"], v=True, force=True)
+            except APIError as error:
+                if error.status_code not in (404, 409):  # gone; being removed
+                    raise
+
+    def _containers(self, lease: Lease) -> Iterator[dict[str, Any]]:
+        labelled = {"label": f"{LEASE_LABEL}={lease.id}"}
+        ids = {x["Id"] for x in self.client.containers(all=True, filters=labelled)}
+        if lease.engine_id:
+            ids.add(lease.engine_id)
+        for container_id in sorted(ids):
+            try:
+                yield self.client.inspect_container(container_id)
+            except NotFound:
+                continue
+
+
+def fill_hook_volume(client: docker.APIClient, image: str, filled: set[str]) -> str:
+    """Return a volume with the import hook in it, for containers to mount.
+
+    A volume and no folder of the host: the hub may itself be in a container, or the
+    engine elsewhere. It is named after what is in it, so that a new version fills a
+    new one, and those who use the old one keep it.
+
+    Args:
+        client: blocking.
+        image: any that is there: a container of it is created to fill the volume, and
+            removed without having run.
+        filled: names of volumes known to be full; added to.
+    """
+    archive = _hook_archive()
+    name = f"gpuworkshop-hook-{hashlib.sha256(archive).hexdigest()[:12]}"
+    if name in filled:
+        try:
+            client.inspect_volume(name)
+            return name
+        except NotFound:
+            filled.discard(name)
+    client.create_volume(name, labels={_HOOK_LABEL: name})
+    host_config = client.create_host_config(
+        mounts=[{"Type": "volume", "Source": name, "Target": HOOK_TARGET}]
+    )
+    helper = client.create_container(
+        image, ["none"], host_config=host_config, labels={_HOOK_LABEL: name}
+    )["Id"]
+    try:
+        client.put_archive(helper, HOOK_TARGET, archive)
+    finally:
+        client.remove_container(helper, force=True)
+    filled.add(name)
+    return name
+
+
+def _hook_archive() -> bytes:
+    """Return the hook's folder as a tar file, always the same for the same files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for path in sorted(FOLDER.glob("*.py")):
+            data = path.read_bytes()
+            entry = tarfile.TarInfo(path.name)
+            entry.mode, entry.size = 0o644, len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
