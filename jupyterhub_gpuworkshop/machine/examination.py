@@ -51,6 +51,7 @@ class Condition:
         remap_pending: rows of memory wait for a reset to be remapped.
         remap_failed: a row could not be remapped.
         slices: how many MIG slices it has.
+        compute_capability: what its hardware can, ``(7, 5)`` for Turing.
     """
 
     label: str
@@ -63,6 +64,7 @@ class Condition:
     remap_pending: bool | None = None
     remap_failed: bool | None = None
     slices: int = 0
+    compute_capability: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -186,6 +186,7 @@ def condition(index: int) -> Condition:
     mig = _optional(pynvml.nvmlDeviceGetMigMode, gpu)
     pages = _optional(pynvml.nvmlDeviceGetRetiredPagesPendingStatus, gpu)
     remapped = _optional(pynvml.nvmlDeviceGetRemappedRows, gpu)
+    capability = _optional(pynvml.nvmlDeviceGetCudaComputeCapability, gpu)
     return Condition(
         label=str(index),
         compute_mode=_COMPUTE_MODES.get(mode),
@@ -201,6 +202,7 @@ def condition(index: int) -> Condition:
         pages_pending=None if pages is None else bool(pages),
         remap_pending=None if remapped is None else bool(remapped[2]),
         remap_failed=None if remapped is None else bool(remapped[3]),
+        compute_capability=None if capability is None else tuple(capability),
     )
 
 
