@@ -1,10 +1,12 @@
 """Holders and kernels to attendees, by what Linux vouches for and nothing else.
 
 Owns the question "whose process is this?". The anchor is a server's process, which
-the hub names by (pid, start time). What stands below it in the tree of processes is
-that server's. A kernel's main process is a direct child of its server, leads a
-session of its own, and names in its command line a connection file with an id that
-the server itself lists: a claim that can only ever cost the attendee who makes it.
+the hub names by (pid, start time); what stands below it in the tree of processes is
+that server's. Where an engine runs the server, its unit or container is the anchor:
+what is in that cgroup is the server's. A kernel's main process is a direct child of
+its server, or in its cgroup, leads a session of its own, and names in its command
+line a connection file with an id that the server itself lists: a claim that can only
+ever cost the attendee who makes it.
 Environment variables and files are never looked at (facts/gpu.md, "Whose process is
 it?").
 """
@@ -13,6 +15,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from .cgroups import Place, place_of
 from .leases import Key, Lease
 from .snapshot import DeviceSample, Holder, HolderKind, ProcessFacts, ProcessId
 from .wire import ServerInfo
@@ -83,20 +86,26 @@ def worth_describing(
     facts: Mapping[int, ProcessFacts],
     servers: Iterable[ServerInfo],
 ) -> frozenset[int]:
-    """Return the pids whose command line attribution reads or people will see.
+    """Return the pids whose command line and cgroup attribution reads or people see.
 
     Those are the holders and what may be a kernel's main process: reading the
     command lines of all processes would cost more than everything else.
     """
+    servers = tuple(servers)
     started = {server.pid: server.started for server in servers if server.started}
+    in_engines = any(server.engine for server in servers)
     return frozenset(
         use.pid for sample in samples for use in sample.processes or ()
     ) | frozenset(
         process.pid
         for process in facts.values()
         if process.session == process.pid
-        and process.parent in started
-        and process.started >= started[process.parent]
+        and (
+            in_engines
+            or (
+                process.parent in started and process.started >= started[process.parent]
+            )
+        )
     )
 
 
@@ -120,8 +129,9 @@ def attribute(
     """
     servers = tuple(servers)
     anchors = _anchors(servers, facts)
-    mains = _main_processes(facts, anchors, kernels)
-    owners = _resolve(facts, anchors, mains, remembered or {})
+    places = _places(servers)
+    mains = _main_processes(facts, anchors, places, kernels)
+    owners = _resolve(facts, anchors, places, mains, remembered or {})
     return Attribution(
         holders=_holders(
             samples,
@@ -148,15 +158,41 @@ def _anchors(
             continue
         if server.pid in anchors:
             doubtful.add(server.pid)
-        anchors[server.pid] = Owner(
-            lease_id=server.lease_id, user=server.user, server=server.server
-        )
+        anchors[server.pid] = _owner(server)
     return {pid: owner for pid, owner in anchors.items() if pid not in doubtful}
+
+
+def _owner(server: ServerInfo) -> Owner:
+    return Owner(lease_id=server.lease_id, user=server.user, server=server.server)
+
+
+def _places(servers: tuple[ServerInfo, ...]) -> dict[Place, Owner]:
+    """Return whose each unit and container is; one that two servers claim is nobody's.
+
+    An engine uses a name again for a later server: the hub reports one of the two.
+    """
+    places: dict[Place, Owner] = {}
+    doubtful: set[Place] = set()
+    for server in servers:
+        place = (server.engine, server.engine_id)
+        if not all(place):
+            continue
+        if place in places:
+            doubtful.add(place)
+        places[place] = _owner(server)
+    return {place: owner for place, owner in places.items() if place not in doubtful}
+
+
+def _of_place(process: ProcessFacts, places: Mapping[Place, Owner]) -> Owner | None:
+    """Return whose unit or container a process is in, as far as its cgroup was read."""
+    place = place_of(process.cgroup) if process.cgroup and places else None
+    return places.get(place) if place else None
 
 
 def _main_processes(
     facts: Mapping[int, ProcessFacts],
     anchors: Mapping[int, Owner],
+    places: Mapping[Place, Owner],
     kernels: Mapping[Key, frozenset[str]],
 ) -> dict[Owner, ProcessFacts]:
     """Return each kernel's main process: of several that claim one, none.
@@ -167,12 +203,12 @@ def _main_processes(
     mains: dict[Owner, ProcessFacts] = {}
     doubtful: set[Owner] = set()
     for process in facts.values():
-        server = anchors.get(process.parent)
-        if (
-            server is None
-            or process.session != process.pid
-            or not _is_parent(facts.get(process.parent), process)
-        ):
+        if process.session != process.pid:
+            continue
+        server = _of_place(process, places)
+        if server is None and _is_parent(facts.get(process.parent), process):
+            server = anchors.get(process.parent)
+        if server is None:
             continue
         listed = kernels.get(server.key, frozenset())
         claimed = (x for x in _CONNECTION_FILE.findall(process.command) if x in listed)
@@ -194,6 +230,7 @@ def _is_parent(parent: ProcessFacts | None, child: ProcessFacts) -> bool:
 def _resolve(
     facts: Mapping[int, ProcessFacts],
     anchors: Mapping[int, Owner],
+    places: Mapping[Place, Owner],
     mains: Mapping[Owner, ProcessFacts],
     remembered: Mapping[ProcessId, Owner],
 ) -> dict[int, Owner]:
@@ -222,7 +259,7 @@ def _resolve(
         # although its parents are gone, and so do its children.
         for process in reversed(path):
             if owner is None:
-                owner = remembered.get(process.process)
+                owner = _of_place(process, places) or remembered.get(process.process)
                 # It is not below its kernel any more, so that a restart would not
                 # end it: what it holds and does is not the kernel's.
                 if owner is not None and owner in mains:
@@ -258,9 +295,7 @@ def _owners_by_uid(
             users.setdefault(process.uid, set()).add(server.user)
         if server.uid is not None:
             users.setdefault(server.uid, set()).add(server.user)
-            candidates.setdefault(server.uid, set()).add(
-                Owner(lease_id=server.lease_id, user=server.user, server=server.server)
-            )
+            candidates.setdefault(server.uid, set()).add(_owner(server))
     named: dict[int, Owner | None] = {}
     for uid, whose in users.items():
         if uid == _ROOT_UID:
