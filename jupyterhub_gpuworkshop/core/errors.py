@@ -15,6 +15,8 @@
     ├── CallHangs                   a blocking call has not come back
     ├── ServerError                 an attendee's server answers wrongly, or not at all
     ├── LinkError                   hub and service cannot talk
+    ├── ProofError                  whether caps hold cannot be proven
+    ├── HostError                   this machine cannot be set up so
     └── DemoError                   the demo cannot run
 
 A message says what happened and what to do about it.
@@ -71,6 +73,14 @@ class ServerError(GpuWorkshopError):
 
 class LinkError(GpuWorkshopError):
     """Hub and service cannot talk."""
+
+
+class ProofError(GpuWorkshopError):
+    """Whether caps hold cannot be proven here and now."""
+
+
+class HostError(GpuWorkshopError):
+    """This machine cannot be set up so: not root, no systemd, a file in the way."""
 
 
 class DemoError(GpuWorkshopError):
