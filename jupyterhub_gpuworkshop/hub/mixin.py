@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from jupyterhub.utils import maybe_future
 from traitlets import Bool, Callable, Instance, Unicode, Union
-from traitlets.config import Configurable
+from traitlets.config import Config, Configurable
 
 from jupyterhub_gpuworkshop.core.caps import apply_lease
 from jupyterhub_gpuworkshop.core.errors import (
@@ -107,6 +107,15 @@ class GpuSpawnerMixin(_Base):
     ).tag(config=True)
 
     lease = Instance(Lease, allow_none=True, help="The lease of this server, if any.")
+
+    @classmethod
+    def mistake_in(cls, c: Config) -> str:
+        """Say what in the hub's configuration cannot work with shares, or nothing.
+
+        Args:
+            c: the configuration, as far as it is set.
+        """
+        return ""
 
     async def start(self) -> Any:
         """Claim a lease, then start the server.

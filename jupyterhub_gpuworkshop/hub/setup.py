@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyterhub.app import JupyterHub
-from jupyterhub.spawner import LocalProcessSpawner, SimpleLocalProcessSpawner, Spawner
+from jupyterhub.spawner import Spawner
 from traitlets.config import Config
 
 from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
@@ -22,16 +22,31 @@ from jupyterhub_gpuworkshop.workshop import Workshop
 
 from .mixin import GpuSpawnerMixin
 from .runtime import GpuRuntime
+from .spawners.docker_request import NO_SWARM
 
 READ_SCOPE = "custom:gpuworkshop:read"
 ADMIN_SCOPE = "custom:gpuworkshop:admin"
 ORGANISER_ROLE = "gpuworkshop-organiser"
 
 _SPAWNERS = {
-    LocalProcessSpawner: "gpu-local",
-    SimpleLocalProcessSpawner: "gpu-simple",
+    "jupyterhub.spawner.LocalProcessSpawner": "gpu-local",
+    "jupyterhub.spawner.SimpleLocalProcessSpawner": "gpu-simple",
+    "dockerspawner.dockerspawner.DockerSpawner": "gpu-docker",
+    "systemdspawner.systemdspawner.SystemdSpawner": "gpu-systemd",
 }
 """Bare spawners, and the one of ours that does the same with GPU shares."""
+
+_MIXINS = {
+    "jupyterhub.spawner.LocalProcessSpawner": ("spawners.local", "GpuLocalMixin"),
+    "dockerspawner.dockerspawner.DockerSpawner": ("spawners.docker", "GpuDockerMixin"),
+    "systemdspawner.systemdspawner.SystemdSpawner": (
+        *("spawners.systemd", "GpuSystemdMixin"),
+    ),
+}
+"""What goes in front of a spawner that is made of one of these."""
+
+_UNABLE = {"dockerspawner.swarmspawner.SwarmSpawner": NO_SWARM}
+"""Spawners that no mixin helps, and why."""
 
 _HTTP_TIMEOUT_SECONDS = 120
 _START_TIMEOUT_SECONDS = 180
@@ -77,27 +92,43 @@ def _set_spawner(c: Config) -> type[Spawner]:
     """Choose the spawner with GPU shares; return the class that it is made of."""
     chosen = c.JupyterHub.get("spawner_class", "default")
     found = _import(chosen) if isinstance(chosen, str) else chosen
-    if found in _SPAWNERS:
-        c.JupyterHub.spawner_class = _SPAWNERS[found]
+    if (name := _SPAWNERS.get(_full_name(found))) is not None:
+        c.JupyterHub.spawner_class = name
+        ours = _import(name)
     elif issubclass(found, GpuSpawnerMixin):
         named = isinstance(chosen, str) and chosen.startswith("gpu-")
         c.JupyterHub.spawner_class = chosen if named else found
+        ours = found
     else:
-        local = issubclass(found, LocalProcessSpawner)
-        module, mixin = (
-            ("spawners.local", "GpuLocalMixin")
-            if local
-            else ("mixin", "GpuSpawnerMixin")
-        )
-        raise WorkshopFileError(
-            f"c.JupyterHub.spawner_class = {found.__name__} cannot take GPU shares. "
-            "Put the mixin in front of it:\n"
-            f"    from jupyterhub_gpuworkshop.hub.{module} import {mixin}\n"
-            f"    class GpuSpawner({mixin}, {found.__name__}):\n"
-            '        """With GPU shares."""\n'
-            "    c.JupyterHub.spawner_class = GpuSpawner"
-        )
+        raise WorkshopFileError(_how_it_takes_shares(found))
+    if mistake := ours.mistake_in(c):
+        raise WorkshopFileError(mistake)
     return found
+
+
+def _full_name(spawner: type) -> str:
+    """Return what names a class that need not be installed."""
+    return f"{spawner.__module__}.{spawner.__qualname__}"
+
+
+def _how_it_takes_shares(found: type[Spawner]) -> str:
+    """Say what to do with a spawner that cannot take shares."""
+    bases = [_full_name(base) for base in found.__mro__]
+    told = f"c.JupyterHub.spawner_class = {found.__name__} cannot take GPU shares. "
+    for base in bases:
+        if base in _UNABLE:
+            return told + _UNABLE[base]
+    module, mixin = next(
+        (_MIXINS[base] for base in bases if base in _MIXINS),
+        ("mixin", "GpuSpawnerMixin"),
+    )
+    return (
+        f"{told}Put the mixin in front of it:\n"
+        f"    from jupyterhub_gpuworkshop.hub.{module} import {mixin}\n"
+        f"    class GpuSpawner({mixin}, {found.__name__}):\n"
+        '        """With GPU shares."""\n'
+        "    c.JupyterHub.spawner_class = GpuSpawner"
+    )
 
 
 def _raise_timeouts(c: Config, spawner: type[Spawner]) -> None:
@@ -110,19 +141,26 @@ def _raise_timeouts(c: Config, spawner: type[Spawner]) -> None:
             c.Spawner.setdefault(name, seconds)
 
 
-def _import(name: str) -> type:
+def _import(name: str) -> Any:
     """Return a spawner class by the name that JupyterHub would take."""
     trait = JupyterHub.spawner_class
     found = trait.load_entry_points().get(name.lower())
-    if found is not None:
-        return found.load()
     try:
-        return trait._resolve_string(name)
+        return found.load() if found is not None else trait._resolve_string(name)
     except ImportError as error:
         raise WorkshopFileError(
             f"c.JupyterHub.spawner_class = {name!r} cannot be imported: {error}. "
             "Install it in the hub's environment, or mend its name."
+            + _extra_of(name.lower())
         ) from error
+
+
+def _extra_of(name: str) -> str:
+    """Say how to install what a spawner of ours needs."""
+    extra = name.removeprefix("gpu-")
+    if extra == name or extra in ("local", "simple"):
+        return ""
+    return f" It comes with: pip install 'jupyterhub-gpuworkshop[{extra}]'"
 
 
 def _add_service(

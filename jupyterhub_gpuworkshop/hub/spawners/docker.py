@@ -19,7 +19,14 @@ from jupyterhub_gpuworkshop.hub.refusal import refusal
 from jupyterhub_gpuworkshop.hub.runtime import NO_LEDGER, GpuRuntime
 
 from .docker_engine import APIError, DockerEngine, fill_hook_volume, make_client
-from .docker_request import HOOK_TARGET, DeviceDriver, ask, driver_of, over_image
+from .docker_request import (
+    HOOK_TARGET,
+    NO_SWARM,
+    DeviceDriver,
+    ask,
+    driver_of,
+    over_image,
+)
 
 _NEEDS_REMOVE = (
     "GPU shares need containers that are removed when their servers stop: one that is "
@@ -27,11 +34,6 @@ _NEEDS_REMOVE = (
     "in jupyterhub_config.py, and keep attendees' files in a volume, since a container "
     "takes its own with it: c.DockerSpawner.volumes = "
     '{"jupyter-{username}": "/home/jovyan/work"}.'
-)
-_NO_SWARM = (
-    "Docker Swarm cannot take GPU shares: it picks the GPU itself, by generic "
-    "resources, and tells nobody which. Run the hub on the machine with the GPUs, and "
-    "use DockerSpawner there."
 )
 _SAME_NAME = (
     "c.DockerSpawner.name_template has no {servername}: two servers of one attendee "
@@ -93,7 +95,7 @@ class GpuDockerMixin(GpuSpawnerMixin):
             c: the configuration, as far as it is set.
         """
         if issubclass(cls, SwarmSpawner):
-            return _NO_SWARM
+            return NO_SWARM
         for name in ("remove", "remove_containers"):
             for base in cls.__mro__:
                 section = c.get(base.__name__, {})
@@ -109,7 +111,7 @@ class GpuDockerMixin(GpuSpawnerMixin):
         """
         mistake = ""
         if isinstance(self, SwarmSpawner):
-            mistake = _NO_SWARM
+            mistake = NO_SWARM
         elif not self.remove:
             mistake = _NEEDS_REMOVE
         elif self.name and "servername}" not in self.name_template:

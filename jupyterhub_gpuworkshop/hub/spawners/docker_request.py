@@ -19,6 +19,11 @@ could write down what the engine calls it."""
 HOOK_TARGET = "/opt/gpuworkshop/startup"
 """Where the import hook is mounted in containers."""
 
+NO_SWARM = (
+    "Docker Swarm picks the GPU itself and tells nobody which: run the hub on the "
+    "machine with the GPUs, and use DockerSpawner there."
+)
+
 _CDI_KIND = "nvidia.com/gpu"
 _CDI_SINCE, _CDI_TOLD_SINCE = (25, 0), (28, 2)
 """Engines know CDI from the one on, and say which devices it names from the other."""
