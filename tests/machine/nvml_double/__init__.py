@@ -65,6 +65,22 @@ class Scenario:
         calls = (line.split() for line in self.calls_path.read_text().splitlines())
         return sum(f == function and (not uuid or u == uuid) for f, u in calls)
 
+    @property
+    def limits(self) -> list[tuple[str, int, int, str]]:
+        """What limits were set, in turn: (UUID, soft, hard, cgroup's folder)."""
+        if not self._limits_path.exists():
+            return []
+        rows = (x.split(" ", 3) for x in self._limits_path.read_text().splitlines())
+        return [(uuid, int(soft), int(hard), at) for uuid, soft, hard, at in rows]
+
+    def forget_limits(self) -> None:
+        """Lose all limits, as the driver does those of a cgroup that is removed."""
+        self._limits_path.unlink()
+
+    @property
+    def _limits_path(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.limits")
+
     def _write(self) -> None:
         # Replaced as a whole: the double must never read half of it.
         new = self.path.with_suffix(".new")

@@ -16,8 +16,12 @@
  *                                    pages-pending, remap-pending, remap-failed;
  *                                    what is not set is 0
  *
+ * Limits by cgroup are kept in a file beside the scenario's, with ".limits" at the end of
+ * its name, as the driver keeps them beyond the life of who set them.
+ *
  * NVML_DOUBLE_CALLS names a file to which every call appends "function uuid".
- * -DOLD_DRIVER builds a driver from before the _v3 process lists and memory info v2.
+ * -DOLD_DRIVER builds a driver from before the _v3 process lists, memory info v2 and
+ * limits by cgroup.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -237,6 +241,19 @@ int nvmlDeviceGetMigDeviceHandleByIndex(void *handle, unsigned slot, void **slic
         }
     return NOT_FOUND;
 }
+/* A slice in slot N is compute instance 0 of GPU instance N + 7. */
+int nvmlDeviceGetGpuInstanceId(void *handle, unsigned *id) {
+    struct device *d = of(handle);
+    ENTER_DEVICE(d);
+    *id = (unsigned)d->slot + 7;
+    return d->parent[0] ? OK : NOT_SUPPORTED;
+}
+int nvmlDeviceGetComputeInstanceId(void *handle, unsigned *id) {
+    struct device *d = of(handle);
+    ENTER_DEVICE(d);
+    *id = 0;
+    return d->parent[0] ? OK : NOT_SUPPORTED;
+}
 
 struct memory { u64 total, free, used; };
 int nvmlDeviceGetMemoryInfo(void *handle, struct memory *m) {
@@ -394,4 +411,59 @@ LIST(nvmlDeviceGetMPSComputeRunningProcesses_v2, "mps")
 LIST(nvmlDeviceGetComputeRunningProcesses_v3, "compute")
 LIST(nvmlDeviceGetGraphicsRunningProcesses_v3, "graphics")
 LIST(nvmlDeviceGetMPSComputeRunningProcesses_v3, "mps")
+#endif
+
+int nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
+    load();
+    for (int i = 0; i < n_devices; i++)
+        if (!strcmp(devices[i].uuid, uuid)) {
+            ENTER(&devices[i]);
+            *handle = handle_of(&devices[i]);
+            return OK;
+        }
+    return NOT_FOUND;
+}
+
+#ifndef OLD_DRIVER
+struct set_limits { const char *folder; u64 soft, hard; };
+struct get_limits { const char *folder; u64 soft, hard, used; };
+static FILE *limits_file(const char *mode) {
+    const char *scenario = getenv("NVML_DOUBLE_SCENARIO");
+    char path[4096];
+    snprintf(path, sizeof path, "%s.limits", scenario ? scenario : "");
+    return fopen(path, mode);
+}
+int nvmlDeviceSetMemoryLimits_v1(void *handle, struct set_limits *limits) {
+    struct device *d = of(handle);
+    ENTER_DEVICE(d);
+    if (d->parent[0] || d->mig)
+        return NOT_SUPPORTED;
+    if (access(limits->folder, F_OK))
+        return NOT_FOUND;
+    FILE *file = limits_file("a");
+    fprintf(file, "%s %llu %llu %s\n", d->uuid, limits->soft, limits->hard,
+            limits->folder);
+    fclose(file);
+    return OK;
+}
+int nvmlDeviceGetMemoryLimits_v1(void *handle, struct get_limits *limits) {
+    struct device *d = of(handle);
+    char uuid[64], folder[4096];
+    u64 soft, hard;
+    int verdict = NOT_FOUND;
+    ENTER_DEVICE(d);
+    if (d->parent[0] || d->mig)
+        return NOT_SUPPORTED;
+    FILE *file = access(limits->folder, F_OK) ? NULL : limits_file("r");
+    while (file && fscanf(file, "%63s %llu %llu %4095s", uuid, &soft, &hard, folder) == 4)
+        if (!strcmp(uuid, d->uuid) && !strcmp(folder, limits->folder)) {
+            limits->soft = soft;
+            limits->hard = hard;
+            limits->used = 0;
+            verdict = OK;
+        }
+    if (file)
+        fclose(file);
+    return verdict;
+}
 #endif
