@@ -37,3 +37,33 @@ class Check:
     status: Status
     finding: str
     remedy: str = ""
+
+    @property
+    def area(self) -> str:
+        """What it is about: the part of the name before the first dot."""
+        return self.check.partition(".")[0]
+
+
+def ok(check: str, finding: str) -> Check:
+    """Return that it is as it should be."""
+    return Check(check, Status.OK, finding)
+
+
+def warn(check: str, finding: str, remedy: str = "") -> Check:
+    """Return that somebody will notice."""
+    return Check(check, Status.WARN, finding, remedy)
+
+
+def fail(check: str, finding: str, remedy: str) -> Check:
+    """Return that a workshop does not work so; a failure always has a remedy."""
+    return Check(check, Status.FAIL, finding, remedy)
+
+
+def skip(check: str, finding: str, remedy: str = "") -> Check:
+    """Return why it was not looked at."""
+    return Check(check, Status.SKIP, finding, remedy)
+
+
+def needs_root(check: str, why: str) -> Check:
+    """Return that only root may look, and how to."""
+    return skip(check, f"Needs root: {why}", "$ sudo gpuworkshop doctor")

@@ -1,0 +1,1 @@
+"""Reads facts; judges nothing. Every reading ends in time."""

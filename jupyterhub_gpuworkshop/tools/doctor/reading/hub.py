@@ -1,0 +1,88 @@
+"""Finds a hub's configuration, and has a child read it."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from .commands import run_module
+from .hub_facts import HUB_FACTS, HubFacts
+
+_SECONDS = 40.0
+_DEMO = "Written by `gpuworkshop demo`"
+_HELPFUL_BYTES = 300
+
+
+def read_hub(given: Path | None) -> HubFacts:
+    """Read the configuration that was given, or the one that is found.
+
+    Args:
+        given: the file; None to look where they usually are.
+    """
+    file = given or next(_usual_places(), None)
+    if file is None:
+        return HubFacts()
+    why = _why_not(file, is_given=given is not None)
+    if why is not None:
+        return why
+    done = run_module(
+        "jupyterhub_gpuworkshop.tools.doctor.reading.hub_child",
+        str(file.absolute()),
+        seconds=_SECONDS,
+    )
+    if done.problem:
+        return HubFacts(
+            file=str(file), problem=f"it did not load within {_SECONDS:.0f} s"
+        )
+    try:
+        facts = HUB_FACTS.validate_json(done.out)
+    except ValidationError:
+        said = done.err.strip()[-_HELPFUL_BYTES:] or "it ended without a word"
+        return HubFacts(file=str(file), problem=said)
+    if facts.problem and "PermissionError" in facts.problem and os.geteuid() != 0:
+        return HubFacts(file=str(file), problem=facts.problem, needs_root=True)
+    return facts
+
+
+def _usual_places() -> Iterator[Path]:
+    for place in (
+        Path("jupyterhub_config.py"),
+        Path("/etc/jupyterhub/jupyterhub_config.py"),
+        Path("/srv/jupyterhub/jupyterhub_config.py"),
+    ):
+        try:
+            if place.is_file():
+                yield place
+        except OSError:
+            continue
+    spec = importlib.util.find_spec("tljh")
+    if spec is not None and spec.origin:
+        yield Path(spec.origin).with_name("jupyterhub_config.py")
+
+
+def _why_not(file: Path, *, is_given: bool) -> HubFacts | None:
+    """Return why a file is not to be run, or None where it may be."""
+    try:
+        seen = file.stat()
+        text = file.read_text("utf-8", "replace")
+    except FileNotFoundError:
+        return HubFacts(file=str(file), problem="there is no such file")
+    except OSError as error:
+        return HubFacts(
+            file=str(file),
+            problem=f"it cannot be read: {error.strerror}",
+            needs_root=isinstance(error, PermissionError) and os.geteuid() != 0,
+        )
+    if _DEMO in text[:_HELPFUL_BYTES]:
+        return HubFacts(file=str(file), problem="it is a demo's, which ends with it")
+    # Loading it runs it: what was only found must not be somebody else's.
+    trusted = seen.st_uid in (0, os.geteuid()) and not seen.st_mode & 0o002
+    if not is_given and not trusted:
+        return HubFacts(
+            file=str(file),
+            problem="it belongs to somebody else, or anybody may write it, and to read "
+            f"it is to run it; if you trust it: --hub-config {file}",
+        )
+    return None
