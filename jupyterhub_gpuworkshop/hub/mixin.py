@@ -98,7 +98,7 @@ class GpuSpawnerMixin(_Base):
 
         For images and hosts that have it elsewhere: a copy of the package's folder
         `notebook/startup`, readable by attendees. Empty means the package's own
-        folder on the hub's host.
+        folder on the hub's host; for containers, a volume that the hub fills with it.
 
         Example::
 
@@ -169,7 +169,7 @@ class GpuSpawnerMixin(_Base):
         if runtime.service_url:
             result["GPUWORKSHOP_PAGE"] = page_url(result, runtime.rules.service.name)
         if self.memory_hook:
-            result = with_memory_hook(result, self.memory_hook_path)
+            result = with_memory_hook(result, self.hook_folder())
         return result
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
@@ -270,6 +270,10 @@ class GpuSpawnerMixin(_Base):
         if self.lease is not None:
             allocator = GpuRuntime.of(self.user.settings).allocator
             self.lease = allocator.identify(self.lease.id, engine_id)
+
+    def hook_folder(self) -> str:
+        """Return where the server finds the import hook; empty for the package's."""
+        return str(self.memory_hook_path)
 
     def attendee_uid(self) -> int | None:
         """Return the Unix user that only this attendee's servers run as, or None."""

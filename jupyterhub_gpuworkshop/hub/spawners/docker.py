@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, ClassVar
 
 from dockerspawner import DockerSpawner, SwarmSpawner
-from traitlets import CaselessStrEnum, default, validate
+from traitlets import CaselessStrEnum
 from traitlets.config import Config
 
 from jupyterhub_gpuworkshop.core.errors import LedgerError
@@ -78,15 +78,6 @@ class GpuDockerMixin(GpuSpawnerMixin):
     _driver = DeviceDriver.NVIDIA
     _hook_volume = ""
 
-    @default("memory_hook_path")
-    def _hook_is_mounted_there(self) -> str:
-        return HOOK_TARGET
-
-    @validate("memory_hook_path")
-    def _hook_is_not_on_the_host(self, proposal: Any) -> str:
-        """Read the empty path as the default: the hub's own is not in a container."""
-        return str(proposal["value"] or HOOK_TARGET)
-
     @classmethod
     def mistake_in(cls, c: Config) -> str:
         """Say what in the hub's configuration cannot work, or nothing.
@@ -126,9 +117,11 @@ class GpuDockerMixin(GpuSpawnerMixin):
         environment = super().get_env()
         if self.lease is None:
             return environment
-        return over_image(
-            environment, self._image_environment, str(self.memory_hook_path)
-        )
+        return over_image(environment, self._image_environment, self.hook_folder())
+
+    def hook_folder(self) -> str:
+        """Return the import hook's folder in the container."""
+        return super().hook_folder() or HOOK_TARGET
 
     async def create_object(self) -> dict[str, Any]:
         """Create the container, and write down that it is the lease's.
@@ -198,7 +191,7 @@ class GpuDockerMixin(GpuSpawnerMixin):
 
     async def _prepare_hook(self, lease: Lease) -> str:
         """Return the volume to mount; empty for none."""
-        mounted = self.memory_hook and self.memory_hook_path == HOOK_TARGET
+        mounted = self.memory_hook and not self.memory_hook_path
         if not (mounted and lease.devices):
             return ""
         fill = self.executor.submit(

@@ -1,0 +1,107 @@
+"""gpu-docker: what it is chosen for, and what it refuses before anything starts."""
+
+import pytest
+from dockerspawner import DockerSpawner, SwarmSpawner, SystemUserSpawner
+from traitlets.config import Config
+
+from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
+from jupyterhub_gpuworkshop.hub.setup import configure
+from jupyterhub_gpuworkshop.hub.spawners.docker import (
+    GpuDockerMixin,
+    GpuDockerSpawner,
+)
+from jupyterhub_gpuworkshop.hub.spawners.docker_request import HOOK_TARGET
+
+
+class GpuUserSpawner(GpuDockerMixin, SystemUserSpawner):
+    """As the hint has it."""
+
+
+class GpuSwarmSpawner(GpuDockerMixin, SwarmSpawner):
+    """As nobody should."""
+
+
+def configured(spawner, **sections):
+    c = Config()
+    c.JupyterHub.spawner_class = spawner
+    for section, traits in sections.items():
+        c[section].update(traits)
+    configure(c, {"service": {"managed": True}})
+    return c
+
+
+@pytest.mark.parametrize(
+    "chosen", ["docker", "gpu-docker", "dockerspawner.DockerSpawner", DockerSpawner]
+)
+def test_dockerspawner_is_replaced_by_the_one_with_shares(chosen):
+    c = configured(chosen, DockerSpawner={"remove": True})
+    assert c.JupyterHub.spawner_class == "gpu-docker"
+
+
+@pytest.mark.parametrize("chosen", ["docker", "gpu-docker", GpuUserSpawner])
+@pytest.mark.parametrize("section", [{}, {"remove": False}])
+def test_containers_that_are_kept_are_refused_with_the_remedy(chosen, section):
+    with pytest.raises(WorkshopFileError) as caught:
+        configured(chosen, DockerSpawner=section)
+    text = str(caught.value)
+    assert "c.DockerSpawner.remove = True" in text
+    assert "c.DockerSpawner.volumes" in text
+
+
+@pytest.mark.parametrize(
+    ("sections", "accepted"),
+    [
+        ({"Spawner": {"remove": True}}, True),
+        ({"GpuDockerSpawner": {"remove": True}}, True),
+        ({"DockerSpawner": {"remove_containers": True}}, True),
+        (
+            {"DockerSpawner": {"remove": True}, "GpuDockerSpawner": {"remove": False}},
+            False,
+        ),
+        (
+            {"DockerSpawner": {"remove": False}, "GpuDockerSpawner": {"remove": True}},
+            True,
+        ),
+    ],
+)
+def test_remove_counts_as_traitlets_would_set_it(sections, accepted):
+    c = Config({name: dict(traits) for name, traits in sections.items()})
+    assert (GpuDockerSpawner.mistake_in(c) == "") is accepted
+    assert GpuDockerSpawner(config=c).remove is accepted
+
+
+def test_other_spawners_of_containers_are_told_the_mixin_for_them():
+    with pytest.raises(WorkshopFileError) as caught:
+        configured("docker-system-user", DockerSpawner={"remove": True})
+    hint = str(caught.value)
+    assert "class GpuSpawner(GpuDockerMixin, SystemUserSpawner):" in hint
+    names: dict[str, object] = {"SystemUserSpawner": SystemUserSpawner}
+    code = "\n".join(
+        line.removeprefix("    ")
+        for line in hint.splitlines()
+        if line.startswith("    ") and "c.JupyterHub" not in line
+    )
+    exec(code, names)  # noqa: S102  # what the organiser is told to write
+    made = names["GpuSpawner"]
+    c = configured(made, DockerSpawner={"remove": True})
+    assert c.JupyterHub.spawner_class is made
+
+
+@pytest.mark.parametrize("chosen", ["docker-swarm", SwarmSpawner, GpuSwarmSpawner])
+def test_swarm_is_refused_with_the_reason(chosen):
+    with pytest.raises(WorkshopFileError, match="Docker Swarm picks the GPU itself"):
+        configured(chosen, DockerSpawner={"remove": True})
+
+
+def test_without_dockerspawner_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(
+        __import__("sys").modules, "jupyterhub_gpuworkshop.hub.spawners.docker", None
+    )
+    with pytest.raises(WorkshopFileError, match=r"jupyterhub-gpuworkshop\[docker\]"):
+        configured("gpu-docker")
+
+
+def test_the_hook_is_looked_for_in_the_container_and_never_at_the_hubs_own_path():
+    for given, expected in (("", HOOK_TARGET), ("/opt/mine", "/opt/mine")):
+        c = Config({"GpuSpawnerMixin": {"memory_hook_path": given}})
+        assert GpuDockerSpawner(config=c).hook_folder() == expected
