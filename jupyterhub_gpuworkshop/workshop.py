@@ -1,319 +1,70 @@
 """The workshop file: one YAML file in which the organiser describes the workshop.
 
-Owns its keys, their defaults and limits, and which share an attendee is entitled to.
+Owns the file as a whole, and which share an attendee is entitled to. The keys of each
+section are in `workshop_sections`.
 """
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
-from jupyterhub_gpuworkshop.core.placement import Policy
-from jupyterhub_gpuworkshop.core.reclaim import Action
 from jupyterhub_gpuworkshop.core.shares import Share, ShareKind
-from jupyterhub_gpuworkshop.core.sums import MOST_PARTS, parts_for
-from jupyterhub_gpuworkshop.core.units import MIB, format_duration, format_size
+from jupyterhub_gpuworkshop.core.sums import parts_for
 from jupyterhub_gpuworkshop.workshop_errors import mistakes, shown
 from jupyterhub_gpuworkshop.workshop_reading import (
-    DURATION_WORDS,
-    PATH_WORDS,
-    SIZE_WORDS,
     DatabaseUrl,
-    DeviceName,
-    Duration,
-    FilePath,
-    HttpUrl,
-    Number,
-    ServiceName,
-    ShareText,
-    Size,
+    PackageName,
     Whole,
-    YesNo,
-    at_least_1mib,
-    lasting,
     read_file,
+    read_section,
+    split_source,
+)
+from jupyterhub_gpuworkshop.workshop_sections import (
+    ATTENDEES_PER_GPU,
+    ON_HUB,
+    Gpus,
+    Idle,
+    Kernels,
+    Monitor,
+    Section,
+    ServiceSettings,
+    Shares,
 )
 
-ATTENDEES_PER_GPU = 5
-"""Where the workshop file says nothing about it."""
 
-_ON_HUB = "Takes effect when the hub restarts; servers that run keep their leases."
-_ON_SERVICE = "Takes effect when the service restarts (with the hub, if managed)."
-_ON_BOTH = "Takes effect when hub and service restart."
-_SOON = "Takes effect soon after the file is saved, without a restart."
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _all_commented_out(cls, value: object) -> object:
-        """Read a section, or a file, without a key as one of defaults."""
-        return {} if value is None else value
-
-
-class Gpus(_Section):
-    """How the devices are shared."""
-
-    attendees_per_gpu: Annotated[Whole, Field(ge=1, le=MOST_PARTS)] | None = Field(
-        default=None,
-        description="How many attendees share one GPU: each gets one of so many equal "
-        f"parts. 1 to {MOST_PARTS}. Default: derived from `attendees`; "
-        f"{ATTENDEES_PER_GPU} without it. Not together with `gpus.memory_per_attendee` "
-        f"or `shares.default`. {_ON_HUB}",
-    )
-    memory_per_attendee: Annotated[Size, AfterValidator(at_least_1mib)] | None = Field(
-        default=None,
-        description="GPU memory for each attendee, CUDA context included. "
-        f"{SIZE_WORDS} At least 1MiB. Default: an equal part of a GPU instead. Not "
-        f"together with `gpus.attendees_per_gpu` or `shares.default`. {_ON_HUB}",
-    )
-    keep_free_per_gpu: Size = Field(
-        default=512 * MIB,
-        description="Memory of each GPU that no share is cut from, for the driver and "
-        f"processes outside the hub. {SIZE_WORDS} 0 or more; what the driver reserves "
-        f"counts towards it. Default: 512MiB. {_ON_HUB}",
-    )
-    exclude: tuple[DeviceName, ...] = Field(
-        default=(),
-        description="GPUs that no attendee gets: a list of UUIDs, beginnings of UUIDs "
-        "(5 characters or more), or indices as nvidia-smi counts them. UUIDs are "
-        "safer: an index may change with a reboot. A GPU's MIG slices go with it. "
-        f"Default: none. {_ON_HUB}",
-    )
-    oversubscribe: Annotated[Number, Field(ge=1.0, le=10.0)] = Field(
-        default=1.0,
-        description="How often each GPU's memory is promised. 1.0 to 10.0, no unit. "
-        "Default: 1.0, nothing is promised twice. Above it, attendees can meet "
-        f"out-of-memory errors within their share. {_ON_HUB}",
-    )
-    placement: Policy = Field(
-        default=Policy.ROUND_ROBIN,
-        description="Which of the GPUs with room is given. `round-robin`: of those "
-        "with the fewest leases, the next after the last given. `least-used`: the one "
-        "with the most memory free as observed. `pack`: one is filled before the "
-        f"next. Default: round-robin. {_ON_HUB}",
-    )
-    sticky: YesNo = Field(
-        default=False,
-        description="Whether who comes back gets the same GPU again, if it has room. "
-        f"true or false. Default: false. {_ON_HUB}",
-    )
-    when_full: Literal["refuse", "cpu"] = Field(
-        default="refuse",
-        description="What happens when no GPU has room. `refuse`: the server does not "
-        "start and the hub's page says why. `cpu`: it starts without a GPU and says "
-        f"so. Default: refuse. {_ON_HUB}",
-    )
-    source: Literal["nvml", "simulated"] = Field(
-        default="nvml",
-        description="Where GPUs are looked for. `nvml`: NVIDIA's driver. `simulated`: "
-        f"simulated GPUs, for a demo or a rehearsal. Default: nvml. {_ON_BOTH}",
-    )
-    simulated_dir: FilePath | None = Field(
-        default=None,
-        validate_default=True,
-        description="The folder that holds the simulated GPUs. Required with "
-        "`gpus.source: simulated`, and for nothing else. "
-        f"{PATH_WORDS} Default: none. {_ON_BOTH}",
-    )
-
-    @field_validator("memory_per_attendee")
-    @classmethod
-    def _one_way_to_share(cls, value: int | None, info: ValidationInfo) -> int | None:
-        beside = info.data.get("attendees_per_gpu")
-        if value is not None and beside is not None:
-            raise ValueError(
-                f"{format_size(value)} was given beside gpus.attendees_per_gpu: "
-                f"{beside}, and each sets the share. Take one of the two out."
-            )
-        return value
-
-    @field_validator("simulated_dir")
-    @classmethod
-    def _simulated_needs_it(
-        cls, value: Path | None, info: ValidationInfo
-    ) -> Path | None:
-        if value is None and info.data.get("source") == "simulated":
-            raise ValueError(
-                "nothing is given, but gpus.source is simulated. Write the folder of "
-                "the simulated GPUs, or gpus.source: nvml."
-            )
-        return value
-
-
-class Shares(_Section):
-    """Who is entitled to what: a user's share, else a group's, else the default."""
-
-    default: ShareText | None = Field(
-        default=None,
-        description="The share of everyone whom neither `shares.users` nor "
-        "`shares.groups` names: a part of a GPU (1/5), an amount of its memory (8GiB), "
-        "whole GPUs (1 gpu, 2 gpus), or cpu for none. Default: follows from `gpus` and "
-        "`attendees`. Not together with `gpus.attendees_per_gpu` or "
-        f"`gpus.memory_per_attendee`. {_ON_HUB}",
-    )
-    groups: dict[str, ShareText] = Field(
-        default={},
-        description="Shares by group of the hub, one line `group: share` each. Who is "
-        "in several gets the share of the one that stands first in the file. Default: "
-        f"none. {_ON_HUB}",
-    )
-    users: dict[str, ShareText] = Field(
-        default={},
-        description="Shares by user name, one line `name: share` each; they go before "
-        f"those of groups. Default: none. {_ON_HUB}",
-    )
-
-
-class Idle(_Section):
-    """When memory is taken back from kernels that nobody uses."""
-
-    needed_after: Annotated[Duration, AfterValidator(lasting(1))] = Field(
-        default=20 * 60.0,
-        description="After how long an idle kernel is reclaimed when its memory is "
-        f"needed. {DURATION_WORDS} 1s to 366 d, no longer than `idle.after`. Default: "
-        f"20 min. {_SOON}",
-    )
-    after: Annotated[Duration, AfterValidator(lasting(1))] = Field(
-        default=2 * 3600.0,
-        description="After how long an idle kernel is reclaimed in any case. "
-        f"{DURATION_WORDS} 1s to 366 d. Default: 2 h. {_SOON}",
-    )
-    min_memory: Size = Field(
-        default=256 * MIB,
-        description="A kernel that holds less GPU memory than this is left alone. "
-        f"{SIZE_WORDS} 0 or more. Default: 256MiB. {_SOON}",
-    )
-    max_cpu: Annotated[Number, Field(ge=0.0, le=1.0)] = Field(
-        default=0.05,
-        description="A kernel whose processes together use more CPU than this is not "
-        f"idle. Share of one core, 0.0 to 1.0. Default: 0.05. {_SOON}",
-    )
-    action: Action = Field(
-        default=Action.RESTART,
-        description="How an idle kernel is reclaimed. `restart`: the notebook stays "
-        "connected, its variables are gone. `stop_kernel`: the kernel ends. Default: "
-        f"restart. {_SOON}",
-    )
-    dry_run: YesNo = Field(
-        default=False,
-        description="Whether to only say what would be reclaimed, in the log and in "
-        f"the history, and touch nothing. true or false. Default: false. {_SOON}",
-    )
-
-    @model_validator(mode="after")
-    def _needed_comes_first(self) -> "Idle":
-        if self.needed_after > self.after:
-            raise ValueError(
-                f"needed_after ({format_duration(self.needed_after)}) must not exceed "
-                f"after ({format_duration(self.after)}): memory that is needed is not "
-                "kept longer than memory that is not. Shorten idle.needed_after or "
-                "lengthen idle.after."
-            )
-        return self
-
-
-class Monitor(_Section):
-    """How often the service looks."""
-
-    interval: Annotated[Duration, AfterValidator(lasting(0.5, 10))] = Field(
-        default=5.0,
-        description="Time between two looks at GPUs, processes and kernels. "
-        f"{DURATION_WORDS} 0.5s to 10s: the driver remembers no more of what each "
-        f"process does. Default: 5 s. {_ON_SERVICE}",
-    )
-    timeout: Annotated[Duration, AfterValidator(lasting(0.1))] = Field(
-        default=5.0,
-        description="How long one call of an attendee's server may take before the "
-        f"server counts as unknown. {DURATION_WORDS} 0.1s to 366 d. Default: 5 s. "
-        f"{_ON_SERVICE}",
-    )
-
-
-class ServiceSettings(_Section):
-    """The process beside the hub."""
-
-    name: ServiceName = Field(
-        default="gpuworkshop",
-        description="The service's name at the hub, part of its URL: small letters, "
-        f"digits, - and _. Default: gpuworkshop. {_ON_BOTH}",
-    )
-    port: Annotated[Whole, Field(ge=1, le=65535)] = Field(
-        default=10110,
-        description="The port on 127.0.0.1 at which the service listens. 1 to 65535. "
-        f"Default: 10110. {_ON_BOTH}",
-    )
-    managed: YesNo = Field(
-        default=True,
-        description="Whether the hub starts and ends the service. false: something "
-        f"else does, a systemd unit say. true or false. Default: true. {_ON_BOTH}",
-    )
-    url: HttpUrl | None = Field(
-        default=None,
-        description="Where the hub finds a service that it does not start: "
-        "http://host:port. Only with `service.managed: false`. Default: 127.0.0.1 at "
-        f"`service.port`. {_ON_HUB}",
-    )
-    secret_file: FilePath | None = Field(
-        default=None,
-        description="The file with the secret that hub and service share; readable by "
-        f"these two alone; the hub makes it. {PATH_WORDS} Default: none, since a "
-        "managed service is handed a new secret at each start; needed where "
-        f"`service.managed` is false. {_ON_BOTH}",
-    )
-    state_dir: FilePath | None = Field(
-        default=None,
-        description=f"The folder for the service's history. {PATH_WORDS} "
-        f"Default: the directory in which the service starts. {_ON_SERVICE}",
-    )
-
-    @field_validator("url")
-    @classmethod
-    def _only_of_an_external_one(
-        cls, value: str | None, info: ValidationInfo
-    ) -> str | None:
-        if value is not None and info.data.get("managed") is True:
-            raise ValueError(
-                f"{value} is for a service that the hub does not start, but "
-                "service.managed is true. Write service.managed: false, or take "
-                "service.url out."
-            )
-        return value
-
-
-class Workshop(_Section):
+class Workshop(Section):
     """Everything the organiser decides. Every key has a default."""
 
     attendees: Annotated[Whole, Field(ge=1, le=100_000)] | None = Field(
         default=None,
         description="How many attendees are expected. Sets how many share a GPU where "
         "`gpus` and `shares.default` do not say; `gpuworkshop check` compares with it "
-        f"in any case. 1 to 100000. Default: not known. {_ON_HUB}",
+        f"in any case. 1 to 100000. Default: not known. {ON_HUB}",
     )
     gpus: Gpus = Gpus()
     shares: Shares = Shares()
     idle: Idle = Idle()
     monitor: Monitor = Monitor()
     service: ServiceSettings = ServiceSettings()
+    kernels: Kernels = Kernels()
+    packages: tuple[PackageName, ...] = Field(
+        default=(),
+        description="GPU software for attendees, installed with pip: `cupy`, `torch`, "
+        "`torchvision`, `torchaudio`, `jax`, `tensorflow`, `numba-cuda`, `cudf`, "
+        "`cuml` and `rapids` (cudf and cuml) are chosen to the CUDA version of the "
+        "driver; every other name, with or without a version, goes to pip as it is. "
+        "Only the TLJH plugin heeds it. Default: none. Takes effect when the plugin "
+        "is installed or upgraded, and with `sudo gpuworkshop tljh packages`.",
+    )
     ledger_url: DatabaseUrl | None = Field(
         default=None,
         repr=False,  # it may hold a password
         description="The database of the ledger, as SQLAlchemy writes it: "
         "postgresql+psycopg://user:password@host/name, say. Default: an SQLite file "
-        f"beside the hub's database. {_ON_HUB}",
+        f"beside the hub's database. {ON_HUB}",
     )
 
     @field_validator("shares")
@@ -335,28 +86,31 @@ class Workshop(_Section):
         """Read a workshop from a file, or from its keys as a mapping.
 
         Args:
-            source: the path of a YAML file; or what one holds; or a workshop, which
-                is returned as it is.
+            source: the path of a YAML file, with ``#section`` behind it where the
+                workshop is but one section of it, as in TLJH's config.yaml; or what
+                one holds; or a workshop, which is returned as it is.
 
         Raises:
             WorkshopFileError: with every mistake that was found, one a line.
         """
         if isinstance(source, Workshop):
             return source
+        name, section, folder = "workshop", "", Path.cwd()
+        values: object = source
         if isinstance(source, (str, Path)):
-            path = Path(source)
-            name, values, folder = str(path), read_file(path), path.absolute().parent
-        else:
-            name, values, folder = "workshop", source, Path.cwd()
+            path, section = split_source(source)
+            name, folder = str(path), path.absolute().parent
+            values = read_section(path, section) if section else read_file(path)
         if not isinstance(values, (Mapping, type(None))):
             raise WorkshopFileError(
-                f"{name}: {shown(values)} is no workshop. Write lines of `key: value`, "
-                f"with these keys: {', '.join(cls.model_fields)}."
+                f"{name}: {f'{section}: ' if section else ''}{shown(values)} is no "
+                "workshop. Write lines of `key: value`, with these keys: "
+                f"{', '.join(cls.model_fields)}."
             )
         try:
             return cls.model_validate(dict(values or {}), context={"folder": folder})
         except ValidationError as error:
-            raise WorkshopFileError(mistakes(error, name, cls)) from None
+            raise WorkshopFileError(mistakes(error, name, cls, section)) from None
 
     def default_share(self, device_count: int) -> Share:
         """Return the share of who has none of their own.

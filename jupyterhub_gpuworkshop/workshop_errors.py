@@ -15,16 +15,20 @@ _LONGEST_VALUE = 60
 _PASSWORD = re.compile(r":[^:@/]*@")
 
 
-def mistakes(error: ValidationError, name: str, model: type[BaseModel]) -> str:
+def mistakes(
+    error: ValidationError, name: str, model: type[BaseModel], section: str = ""
+) -> str:
     """Put every mistake that pydantic found in a sentence, one a line.
 
     Args:
         error: what pydantic found.
         name: the file, as the organiser calls it.
         model: the model of the whole file, for the names of the keys.
+        section: what the workshop is called in a file that holds more than it.
     """
+    above = (section,) if section else ()
     return "\n".join(
-        f"{name}: {_dotted(details['loc'])}: {_sentence(details, model)}"
+        f"{name}: {_dotted((*above, *details['loc']))}: {_sentence(details, model)}"
         for details in error.errors(include_url=False)
     )
 

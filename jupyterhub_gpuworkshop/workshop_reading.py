@@ -73,6 +73,37 @@ _Loader.add_implicit_resolver(
 )
 
 
+def split_source(source: str | Path) -> tuple[Path, str]:
+    """Return the file of a workshop, and the section that the workshop is, or ``""``.
+
+    Args:
+        source: ``/path/workshop.yaml``, or ``/path/config.yaml#gpuworkshop``. A file
+            that has a ``#`` in its name is a file.
+    """
+    path, mark, section = str(source).rpartition("#")
+    if not mark or not section or "/" in section or Path(source).exists():
+        return Path(source), ""
+    return Path(path), section
+
+
+def read_section(path: Path, section: str) -> object:
+    """Read one section of a YAML file; None where the file does not have it.
+
+    Raises:
+        WorkshopFileError: there is no such file, or it is not YAML, or has no
+            sections.
+    """
+    values = read_file(path)
+    if values is None:
+        return None
+    if not isinstance(values, Mapping):
+        raise WorkshopFileError(
+            f"{path}: {shown(values)} has no section {section}. Write a line "
+            f"`{section}:` with the workshop's keys indented below it."
+        )
+    return values.get(section)
+
+
 def read_file(path: Path) -> object:
     """Read a YAML file into plain values; an empty one gives None.
 
@@ -85,6 +116,11 @@ def read_file(path: Path) -> object:
         raise WorkshopFileError(
             f"{path}: there is no such file. Correct the path, or create it: an empty "
             "file is a working workshop."
+        ) from None
+    except PermissionError:
+        raise WorkshopFileError(
+            f"{path}: this user may not read it. Run the command as root, with sudo in "
+            "front of it, or give the path of a file that this user may read."
         ) from None
     except OSError as error:
         raise WorkshopFileError(
@@ -269,5 +305,13 @@ DatabaseUrl = Annotated[
         r"[a-z][a-z0-9+_]*://.*",
         "is not the URL of a database. Write for example "
         "sqlite:////srv/jupyterhub/leases.sqlite.",
+    ),
+]
+PackageName = Annotated[
+    str,
+    _spelled(
+        r"[A-Za-z0-9][^\n]*",
+        "names no package. Write it as for pip, without options: torch, say, or "
+        "scikit-learn==1.7.2.",
     ),
 ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
 from jupyterhub_gpuworkshop.core.reclaim import Action, IdleRules
 from jupyterhub_gpuworkshop.workshop import Workshop
+from jupyterhub_gpuworkshop.workshop_reading import split_source
 
 _Stamp = tuple[int, int, int]
 
@@ -19,7 +20,8 @@ class Rules:
     """The workshop, as it stands now.
 
     Args:
-        source: the path of the workshop file, or its content as a JSON object.
+        source: the path of the workshop file, with ``#section`` behind it where it
+            is a section of a larger one; or its content as a JSON object.
         log: where changes go.
 
     Attributes:
@@ -34,6 +36,7 @@ class Rules:
         self, source: str, log: "logging.Logger | logging.LoggerAdapter[logging.Logger]"
     ) -> None:
         self._log = log
+        self._source = source
         self._path: Path | None = None
         self._stamp: _Stamp | None = None
         self.problem = ""
@@ -45,9 +48,9 @@ class Rules:
                     f"GPUWORKSHOP_WORKSHOP is neither a path nor JSON: {error}"
                 ) from None
         elif source:
-            self._path = Path(source)
+            self._path = split_source(source)[0]
             self._stamp = _stamp(self._path)
-            self.workshop = Workshop.load(self._path)
+            self.workshop = Workshop.load(source)
         else:
             self.workshop = Workshop.load({})
 
@@ -60,7 +63,7 @@ class Rules:
             return
         self._stamp = stamp
         try:
-            self.workshop = Workshop.load(self._path)
+            self.workshop = Workshop.load(self._source)
         except WorkshopFileError as error:
             self.problem = f"The workshop file's last good version is in force: {error}"
             self._log.error("%s", self.problem)
