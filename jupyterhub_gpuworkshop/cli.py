@@ -68,7 +68,6 @@ def main() -> None:
 @click.argument(
     "file",
     required=False,
-    default="-",
     type=click.Path(path_type=Path),
 )
 @click.option("--gpus", type=_COUNT, help="Plan for so many GPUs, not for those here.")
@@ -77,24 +76,27 @@ def main() -> None:
 @click.pass_context
 def check(
     ctx: click.Context,
-    file: Path,
+    file: Path | None,
     gpus: int | None,
     gpu_memory: int | None,
     as_json: bool,
 ) -> None:
     """Print the sum before the day: GPUs, shares, and whether it is enough.
 
-    FILE is the workshop file; without it, or with -, every key has its default. Exit
-    status: 0 enough, 1 not enough or a mistake.
+    FILE is the workshop file; CONFIG#SECTION where it is a section of a larger file.
+    Without it on The Littlest JupyterHub: the gpuworkshop section of its config.yaml.
+    Without it elsewhere, or with -: every key has its default. Exit status: 0 enough,
+    1 not enough or a mistake.
     """
     from jupyterhub_gpuworkshop.tools.check import CheckOptions, run
+    from jupyterhub_gpuworkshop.tools.tljh_places import host_workshop
 
     if (gpus is None) != (gpu_memory is None):
         raise click.UsageError(
             "--gpus and --gpu-memory belong together: --gpus 4 --gpu-memory 16GiB."
         )
     options = CheckOptions(
-        workshop_file=None if str(file) == "-" else file,
+        workshop_file=None if str(file) == "-" else file or host_workshop(),
         gpus=gpus,
         gpu_memory_bytes=gpu_memory or 0,
         json=as_json,
@@ -157,6 +159,59 @@ def demo(
         seed=seed,
     )
     ctx.exit(run(options))
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--install", is_flag=True, help="Put it in place and start it; as root.")
+@click.option("--base-url", default="/", help="Of the hub.")
+@click.option(
+    "--api-url",
+    default="http://127.0.0.1:8081/hub/api",
+    help="Where the hub's API is.",
+)
+def unit(file: Path, install: bool, base_url: str, api_url: str) -> None:
+    """Print a systemd unit for the GPU service, or put it in place.
+
+    FILE is the workshop file, with service.managed: false in it. The TLJH plugin does
+    this by itself.
+    """
+    from jupyterhub_gpuworkshop.tools import unit as units
+
+    made = units.for_workshop(str(file), base_url=base_url, api_url=api_url)
+    if install:
+        units.install(made, click.echo)
+    else:
+        click.echo(made.text(), nl=False)
+
+
+@main.group()
+def tljh() -> None:
+    """What the plugin of The Littlest JupyterHub can do beside TLJH's own commands."""
+
+
+@tljh.command("packages")
+@click.pass_context
+def tljh_packages(ctx: click.Context) -> None:
+    """Install what gpuworkshop.packages names, for attendees.
+
+    To be run after a change of it, or once the driver is there. Exit status: 0 all of
+    it is installed, 1 some of it is not.
+    """
+    from tljh_plugin.commands import packages
+
+    ctx.exit(packages(click.echo))
+
+
+@tljh.command("remove")
+def tljh_remove() -> None:
+    """Take the plugin out of TLJH: unit, secrets, command and package.
+
+    Servers that run go on, and what was written in config.yaml stays.
+    """
+    from tljh_plugin.removal import remove
+
+    remove(click.echo)
 
 
 @main.command(

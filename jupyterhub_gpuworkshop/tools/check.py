@@ -49,7 +49,7 @@ class CheckOptions:
         json: print one JSON object instead of a table.
     """
 
-    workshop_file: Path | None = None
+    workshop_file: Path | str | None = None
     gpus: int | None = None
     gpu_memory_bytes: int = 0
     json: bool = False

@@ -1,0 +1,105 @@
+"""The GPU service as a systemd unit beside TLJH's hub.
+
+Owns where the service finds the hub, and that the unit runs what the configuration
+says. The unit itself is `tools.unit`'s.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from jupyterhub_gpuworkshop import __version__
+from jupyterhub_gpuworkshop.tools.tljh_places import TljhPlaces
+from jupyterhub_gpuworkshop.tools.unit import (
+    NAME,
+    Unit,
+    put_in_place,
+    systemctl,
+    writable,
+)
+from jupyterhub_gpuworkshop.workshop import Workshop
+
+_EVERYWHERE = ("", "*", "0.0.0.0", "::")  # noqa: S104  compared with, not bound to
+
+
+def ensure_unit(c: Any, workshop: Workshop, places: TljhPlaces) -> None:
+    """Make the unit what it should be, and let it run.
+
+    Whoever has disabled or masked it is believed to want that.
+
+    Args:
+        c: the hub's configuration, as far as it is set.
+        workshop: whose service it is.
+        places: of TLJH.
+
+    Raises:
+        HostError: systemd does not do it, or there is none.
+    """
+    secret_file = workshop.service.secret_file or places.secret_file
+    secret_file.chmod(0o600)
+    news = _write(
+        places.environment_file, _environment(c, workshop.service.name, secret_file)
+    )
+    unit = Unit(
+        workshop=places.workshop,
+        environment_files=(places.environment_file, secret_file),
+        writable=writable(workshop),
+        local_only=True,
+    )
+    first = not (places.units / NAME).exists()
+    if put_in_place(unit, places.units):
+        systemctl("daemon-reload")
+        news = True
+    if first:
+        systemctl("enable", "--quiet", NAME)
+    if systemctl("is-enabled", NAME, check=False) == "enabled":
+        # The hub does not wait for it: it starts without the service, too.
+        systemctl("restart" if news else "start", "--no-block", NAME)
+
+
+def _environment(c: Any, name: str, secret_file: Path) -> str:
+    base = _base_url(c)
+    variables = {
+        "JUPYTERHUB_API_URL": f"{_hub(c)}{base}hub/api",
+        "JUPYTERHUB_BASE_URL": base,
+        "JUPYTERHUB_SERVICE_NAME": name,
+        "JUPYTERHUB_SERVICE_PREFIX": f"{base}services/{name}/",
+    }
+    # The last line changes what else the service has read when it started.
+    stamp = f"# {__version__}, secrets of {secret_file.stat().st_mtime_ns}"
+    return "\n".join([*(f"{k}={v}" for k, v in variables.items()), stamp, ""])
+
+
+def _base_url(c: Any) -> str:
+    given = (
+        c.JupyterHub.get("base_url") or urlsplit(c.JupyterHub.get("bind_url", "")).path
+    )
+    return f"/{given.strip('/')}/" if given and given.strip("/") else "/"
+
+
+def _hub(c: Any) -> str:
+    """Return where the hub's API listens, as this host reaches it."""
+    bind = urlsplit(c.JupyterHub.get("hub_bind_url", ""))
+    host = (
+        c.JupyterHub.get("hub_connect_ip")
+        or bind.hostname
+        or c.JupyterHub.get("hub_ip", "")
+    )
+    port = bind.port or c.JupyterHub.get("hub_port", 8081)
+    return f"http://{'127.0.0.1' if host in _EVERYWHERE else host}:{port}"
+
+
+def _write(path: Path, text: str) -> bool:
+    """Write a file that is root's alone; return whether that changed it."""
+    if path.exists() and path.read_text("utf-8") == text:
+        path.chmod(0o600)
+        return False
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.new")
+    beside.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with os.fdopen(os.open(beside, flags, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    beside.replace(path)
+    return True
