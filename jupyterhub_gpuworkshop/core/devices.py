@@ -34,8 +34,11 @@ class Device:
         reserved_bytes: what the driver keeps for itself (NVML memory info v2).
         context_bytes: what one process's CUDA context takes before its first
             tensor; frameworks do not count it, so caps subtract it.
-        minor: the number N of /dev/nvidiaN, where there is one.
+        minor: the number N of /dev/nvidiaN, where there is one; a MIG slice's is its
+            GPU's.
         parent_uuid: the GPU that a MIG slice is cut from.
+        gpu_instance: the number of a MIG slice's GPU instance.
+        compute_instance: the number of its compute instance within that.
         lost: the driver has lost it: it gets no new lease.
     """
 
@@ -47,6 +50,8 @@ class Device:
     context_bytes: int = 0
     minor: int | None = None
     parent_uuid: str | None = None
+    gpu_instance: int | None = None
+    compute_instance: int | None = None
     lost: bool = False
 
     def shareable_bytes(self, keep_free_bytes: int) -> int:

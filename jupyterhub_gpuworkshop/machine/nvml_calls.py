@@ -121,7 +121,13 @@ def open_gpu(index: int) -> list[tuple[Device, Any, Any]]:
         device = _describe(
             handle, pynvml.nvmlDeviceGetUUID(handle), f"{index}:{slot}", minor
         )
-        slices.append((replace(device, parent_uuid=uuid), handle, gpu))
+        device = replace(
+            device,
+            parent_uuid=uuid,
+            gpu_instance=_optional(pynvml.nvmlDeviceGetGpuInstanceId, handle),
+            compute_instance=_optional(pynvml.nvmlDeviceGetComputeInstanceId, handle),
+        )
+        slices.append((device, handle, gpu))
     return slices
 
 
