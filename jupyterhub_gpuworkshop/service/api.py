@@ -4,11 +4,14 @@ Owns the routes below ``api/v1`` and ``health``. It changes nothing.
 """
 
 import json
+import os
 import time
 from typing import Any
 
 from jupyterhub.services.auth import HubOAuth
 from tornado.web import HTTPError, RequestHandler
+
+from jupyterhub_gpuworkshop import __version__
 
 from .auth import GuardedHandler
 from .history import History
@@ -18,6 +21,7 @@ from .views import event_view, snapshot_view
 _DEFAULT_LIMIT = 100
 _LARGEST_LIMIT = 1000
 _LARGEST_ID = 2**63 - 1
+_NEAR = ("127.0.0.1", "::1")
 
 
 class ApiHandler(GuardedHandler):
@@ -82,9 +86,38 @@ class EventsHandler(ApiHandler):
 
 
 class HealthHandler(RequestHandler):
-    """``GET health``: the process serves. It tells nothing else, to anybody."""
+    """``GET health``: the process serves. Through the proxy it tells nothing else.
+
+    Whoever asks on this machine, as the doctor does, reads how well, in numbers.
+    """
+
+    def initialize(self, monitor: Monitor) -> None:
+        """Take what it reads."""
+        self._monitor = monitor
 
     def get(self) -> None:
         """Say so."""
         self.set_header("Cache-Control", "no-store")
-        self.finish({"status": "ok"})
+        self.finish({"status": "ok", **(self._numbers() if self._is_near() else {})})
+
+    def _is_near(self) -> bool:
+        """Whether nobody stands in between: a proxy says for whom it asks."""
+        forwarded = {"X-Forwarded-For", "X-Real-Ip", "X-Forwarded-Host", "Forwarded"}
+        address = self.request.remote_ip or ""
+        return not forwarded & set(self.request.headers) and address in _NEAR
+
+    def _numbers(self) -> dict[str, str | int | float | bool]:
+        monitor = self._monitor
+        snapshot = monitor.snapshot
+        return {
+            "version": __version__,
+            "is_root": os.geteuid() == 0,
+            "rounds": monitor.rounds,
+            "age_seconds": round(max(0.0, time.time() - snapshot.taken_at), 3),
+            "devices": len(snapshot.inventory.devices),
+            "devices_problem": snapshot.inventory.problem,
+            "samples": len(snapshot.samples),
+            "hub_problem": monitor.hub_problem,
+            "servers": monitor.asked,
+            "unknown_servers": monitor.unanswered,
+        }

@@ -324,7 +324,7 @@ class GpuService(Application):
         routes: list[tuple[str, type, dict[str, Any]]] = [
             ("", PageHandler, page),
             ("oauth_callback", HubOAuthCallbackHandler, {}),
-            ("health", HealthHandler, {}),
+            ("health", HealthHandler, {"monitor": monitor}),
             ("link", LinkHandler, {"hub": monitor, "secret": self.link_secret}),
             ("api/v1/snapshot", SnapshotHandler, {"auth": auth, "monitor": monitor}),
             ("api/v1/events", EventsHandler, {"auth": auth, "history": history}),

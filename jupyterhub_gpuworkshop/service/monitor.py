@@ -110,6 +110,8 @@ class Monitor:
         kernels: what the reaper needs of each kernel, of the same instant.
         rounds: how many snapshots there were.
         listed: the devices of which the snapshot names every holder.
+        asked: how many servers were asked for their kernels.
+        unanswered: how many of them did not answer as they should.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class Monitor:
         self.kernels: Mapping[Owner, Watched] = {}
         self.rounds = 0
         self.listed: frozenset[str] = frozenset()
+        self.asked = self.unanswered = 0
         self._gpus = gpus
         self._host = host
         self._servers = servers
@@ -181,6 +184,11 @@ class Monitor:
         """Wait for a snapshot after the one of this number."""
         while self.rounds <= rounds:
             await self._published.wait()
+
+    @property
+    def hub_problem(self) -> str:
+        """Why what the hub said may be out of date, in a sentence; else empty."""
+        return self._link.problem
 
     async def exchange(self, report: Report) -> Reply:
         """Take the hub's report in; return what placement needs."""
@@ -263,6 +271,8 @@ class Monitor:
             needed=need.anywhere,
             problems=self._problems(reading),
         )
+        self.asked = len(reading.answers)
+        self.unanswered = sum(bool(x.problem) for x in reading.answers.values())
         self.rounds += 1
         published, self._published = self._published, asyncio.Event()
         published.set()

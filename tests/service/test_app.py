@@ -229,7 +229,21 @@ async def test_nothing_that_is_shown_holds_a_token(service):
     for text in (page.body.decode(), view, health.body.decode()):
         for secret in ("bobs-token", SECRET, "the-services-own-token"):
             assert secret not in text
-    assert json.loads(health.body) == {"status": "ok"}
+
+
+async def test_health_tells_numbers_to_who_asks_here_and_nothing_through_a_proxy(
+    service,
+):
+    near = json.loads((await service.get("health")).body)
+    assert near["status"] == "ok"
+    assert near["devices"] == 1
+    assert near["servers"] == 1
+    assert near["unknown_servers"] == 1
+    assert near["hub_problem"] == ""
+    assert "bob" not in json.dumps(near)
+    for header in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "x-forwarded-host"):
+        far = await service.get("health", headers={header: "127.0.0.1"})
+        assert json.loads(far.body) == {"status": "ok"}
 
 
 async def test_only_the_hub_may_report(service):
