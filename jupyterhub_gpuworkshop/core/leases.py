@@ -63,6 +63,7 @@ class Lease:
             process that the hub itself started.
         engine_id: what the engine calls it: a unit's name (``jupyter-ada.service``),
             a container's full id; empty while it has none.
+        hook: whether its server is given the import hook that caps frameworks.
     """
 
     id: str
@@ -77,6 +78,7 @@ class Lease:
     state: LeaseState = LeaseState.ACTIVE
     engine: str = ""
     engine_id: str = ""
+    hook: bool = False
 
     @property
     def key(self) -> Key:

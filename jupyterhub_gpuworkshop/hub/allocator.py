@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from jupyterhub_gpuworkshop.core.devices import Inventory
+from jupyterhub_gpuworkshop.core.enforcement import in_words
 from jupyterhub_gpuworkshop.core.errors import ShareError, ShareRefused
 from jupyterhub_gpuworkshop.core.leases import Key, Lease, LeaseState, Ledger
 from jupyterhub_gpuworkshop.core.placement import (
@@ -103,6 +104,7 @@ class Allocator:
         share: str | None = None,
         engine: str = "",
         engine_id: str = "",
+        hook: bool = False,
     ) -> Lease:
         """Grant a lease, written durably before this returns.
 
@@ -113,6 +115,7 @@ class Allocator:
             share: what to grant instead of what the workshop file says.
             engine: what the server will run under, as in `Lease`.
             engine_id: what the engine will call it, where that is known before.
+            hook: whether the server is given the import hook.
 
         Raises:
             ShareRefused: no device can take the share; its text is for the attendee.
@@ -144,6 +147,7 @@ class Allocator:
             reason=outcome.reason,
             engine=engine,
             engine_id=engine_id,
+            hook=hook,
         )
         self._store.add(lease)
         self.ledger = self.ledger.with_lease(lease)
@@ -155,6 +159,8 @@ class Allocator:
             lease.reason,
             self._age_of_inventory(),
         )
+        if lease.devices:
+            self._log.info("The memory limit of %s is %s", lease.owner, in_words(lease))
         self._tell(EventKind.LEASE_GRANTED, lease, lease.reason)
         return lease
 

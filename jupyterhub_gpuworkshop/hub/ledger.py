@@ -29,6 +29,7 @@ from sqlalchemy import (
     Text,
     bindparam,
     delete,
+    false,
     func,
     select,
     text,
@@ -74,6 +75,7 @@ LEASES = Table(
     Column("state", Text, nullable=False),
     Column("engine", Text, nullable=False, server_default=""),
     Column("engine_id", Text, nullable=False, server_default=""),
+    Column("hook", Boolean, nullable=False, server_default=false()),
     Index(
         "gpuworkshop_one_active_lease",
         "user_name",
@@ -352,6 +354,7 @@ def _row_of(lease: Lease) -> dict[str, Any]:
         "state": lease.state.value,
         "engine": lease.engine,
         "engine_id": lease.engine_id,
+        "hook": lease.hook,
     }
 
 
@@ -369,6 +372,7 @@ def _lease_of(row: Any) -> Lease:
         state,
         engine,
         engine_id,
+        hook,
     ) = row
     return Lease(
         id=lease_id,
@@ -383,4 +387,5 @@ def _lease_of(row: Any) -> Lease:
         state=LeaseState(state),
         engine=engine,
         engine_id=engine_id,
+        hook=hook,
     )

@@ -14,6 +14,7 @@ from traitlets import Bool, Callable, Instance, Unicode, Union
 from traitlets.config import Config, Configurable
 
 from jupyterhub_gpuworkshop.core.caps import apply_lease
+from jupyterhub_gpuworkshop.core.enforcement import in_words
 from jupyterhub_gpuworkshop.core.errors import (
     GpuWorkshopError,
     LedgerError,
@@ -224,6 +225,7 @@ class GpuSpawnerMixin(_Base):
                 "share": self.lease.share,
                 "devices": list(self.lease.uuids),
                 "memory_bytes": sum(d.memory_bytes for d in self.lease.devices),
+                "memory_limits": in_words(self.lease),
             }
         return state
 

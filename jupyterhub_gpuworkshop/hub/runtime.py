@@ -233,6 +233,7 @@ class GpuRuntime(LoggingConfigurable):
             share=share,
             engine=spawner.engine,
             engine_id=spawner.engine_id_ahead(),
+            hook=spawner.memory_hook,
         )
 
     def settle(self, lease_id: str, reason: str) -> None:

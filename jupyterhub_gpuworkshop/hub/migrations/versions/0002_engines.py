@@ -1,4 +1,4 @@
-"""Under which engine a lease's server runs, and what the engine calls it.
+"""What a lease's server runs under, what that calls it, and whether it has the hook.
 
 Revision ID: 0002
 Revises: 0001
@@ -14,15 +14,22 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the two columns; the servers of before were processes of the hub."""
+    """Add the columns; the servers of before were processes of the hub.
+
+    Whether those have the import hook is not known, so that nothing is promised of it.
+    """
     for name in ("engine", "engine_id"):
         op.add_column(
             "gpuworkshop_leases",
             sa.Column(name, sa.Text, nullable=False, server_default=""),
         )
+    op.add_column(
+        "gpuworkshop_leases",
+        sa.Column("hook", sa.Boolean, nullable=False, server_default=sa.false()),
+    )
 
 
 def downgrade() -> None:
-    """Take the two columns away."""
-    for name in ("engine_id", "engine"):
+    """Take the columns away."""
+    for name in ("hook", "engine_id", "engine"):
         op.drop_column("gpuworkshop_leases", name)
