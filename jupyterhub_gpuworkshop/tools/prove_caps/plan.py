@@ -194,7 +194,8 @@ def _plan(device: Device, leases: tuple[Lease, ...], why_alone: str) -> Plan:
     lease = leases[0]
     share_bytes = lease.bytes_on(device.uuid)
     block = max(_GRANULE, share_bytes // _STEPS // _GRANULE * _GRANULE)
-    past = share_bytes + max(share_bytes // 10, 2 * block)
+    cap = cap_bytes(lease)  # more than a share that is too small for a framework
+    past = max(share_bytes, cap) + max(share_bytes // 10, 2 * block)
     # A context and what libraries add to it.
     around = 2 * device.context_bytes
     whole = lease.exclusive or past + around > _usable_bytes(device)
@@ -207,7 +208,7 @@ def _plan(device: Device, leases: tuple[Lease, ...], why_alone: str) -> Plan:
             device=_name(device),
             share=lease.share,
             share_bytes=share_bytes,
-            cap_bytes=cap_bytes(lease),
+            cap_bytes=cap,
             block_bytes=block,
             past_bytes=device.memory_bytes + block if whole else past,
             whole=whole,

@@ -1,0 +1,1 @@
+"""What `gpuworkshop doctor --prove-caps` proves, and that it leaves nothing behind."""
