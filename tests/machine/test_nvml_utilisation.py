@@ -158,6 +158,9 @@ def test_mig_slices_are_devices_and_their_gpu_is_none(
         ("MIG-x", "1:0", "GPU-m", 1),
         ("MIG-y", "1:2", "GPU-m", 1),
     ]
+    assert [(d.gpu_instance, d.compute_instance) for d in devices] == [
+        *((None, None), (7, 0), (9, 0)),
+    ]
     assert devices[1].memory_bytes == 5 * GIB
 
 

@@ -152,11 +152,13 @@ async def call(program: str, *arguments: str) -> str:
     try:
         out, err = await asyncio.wait_for(process.communicate(), _CALL_SECONDS)
     except asyncio.TimeoutError:
+        process.kill()
+        await process.wait()
         raise HostError(f"{told} does not come back; is systemd well?") from None
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        raise
     if process.returncode:
         said = err.decode(errors="replace").strip() or f"status {process.returncode}"
         raise HostError(f"{told} failed: {said}")
