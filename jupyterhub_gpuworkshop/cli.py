@@ -214,6 +214,37 @@ def tljh_remove() -> None:
     remove(click.echo)
 
 
+@main.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--hub-config",
+    type=click.Path(path_type=Path),
+    help="The hub's jupyterhub_config.py, where it is not found.",
+)
+@click.option("--url", help="What attendees will type, such as https://hub.example.org.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@click.pass_context
+def doctor(
+    ctx: click.Context,
+    file: Path | None,
+    hub_config: Path | None,
+    url: str | None,
+    as_json: bool,
+) -> None:
+    """Say whether this machine is ready for the workshop, and what to mend.
+
+    FILE is the workshop file; without it the one that the hub's configuration names.
+    Some checks need root. It changes nothing, but it runs the hub's configuration file
+    to read it. Exit status: 0 nothing fails, 1 something does.
+    """
+    from jupyterhub_gpuworkshop.tools.doctor import DoctorOptions, run
+
+    options = DoctorOptions(
+        workshop_file=file, hub_config=hub_config, url=url, json=as_json
+    )
+    ctx.exit(run(options))
+
+
 @main.command(
     add_help_option=False,
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},

@@ -61,7 +61,7 @@ def judge_driver(seen: Examination, linux: DriverFacts) -> Check:
             "$ nvidia-smi\n$ sudo dmesg | grep -i nvrm",
         )
     versions = f"Driver {seen.driver}, NVML {seen.nvml}, CUDA up to {seen.cuda}"
-    if _major(seen.driver) < _OLDEST_DRIVER:
+    if major(seen.driver) < _OLDEST_DRIVER:
         return fail(name, f"{versions}: too old, we need {_OLDEST_DRIVER}.", _INSTALL)
     if not module:
         return ok(name, f"{versions}.")
@@ -76,7 +76,7 @@ def _absent(linux: DriverFacts) -> tuple[str, str]:
             "be loaded: this is a container without the driver's libraries, or an "
             "unfinished installation.",
             "In a container: run it with --gpus all. On a host:\n"
-            f"$ sudo apt install libnvidia-compute-{_major(linux.module)}",
+            f"$ sudo apt install libnvidia-compute-{major(linux.module)}",
         )
     if not gpus:
         return (
@@ -326,6 +326,7 @@ def _count(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
-def _major(version: str) -> int:
+def major(version: str) -> int:
+    """Return the first number of a version; 0 where there is none."""
     first = version.partition(".")[0]
     return int(first) if first.isdigit() else 0

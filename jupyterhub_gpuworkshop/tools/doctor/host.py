@@ -96,12 +96,14 @@ def judge_uvm(linux: DriverFacts) -> Check:
     return ok(name, "/dev/nvidia-uvm is there and open to everybody.")
 
 
-def judge_cgroups(groups: Cgroups, driver_major: int) -> Check:
+def judge_cgroups(groups: Cgroups, driver_major: int, *, simulated: bool) -> Check:
     """Judge what hard caps would stand on. Without them caps are soft, and that is ok.
 
     The driver's own cgroup limits came with r615 (facts: gpu).
     """
     name = "host.cgroups"
+    if simulated:
+        return ok(name, f"cgroup version {groups.version}; simulated GPUs need none.")
     if groups.version != 2:
         version = f"version {groups.version}" if groups.version else "no cgroups"
         return warn(

@@ -48,8 +48,14 @@ def judge_config(hub: HubFacts) -> Check:
     return ok(name, f"{hub.file} loads, and shares GPUs.")
 
 
-def judge_version(hub: HubFacts, installed: str) -> Check:
-    """Judge JupyterHub's version in this environment."""
+def judge_version(hub: HubFacts, installed: str, running: str) -> Check:
+    """Judge JupyterHub's version.
+
+    Args:
+        hub: the hub's configuration.
+        installed: the version in this environment.
+        running: of the hub that answers; empty where none does.
+    """
     name = "hub.version"
     version = hub.version or installed
     found = tuple(int(x) for x in version.split(".")[:2] if x.isdigit())
@@ -58,6 +64,14 @@ def judge_version(hub: HubFacts, installed: str) -> Check:
             name,
             f"JupyterHub {version}: we support 5.2 to 6.",
             "$ python3 -m pip install 'jupyterhub>=5.2,<7'",
+        )
+    if running and running != version:
+        return warn(
+            name,
+            f"The hub that runs is JupyterHub {running}, but {version} is installed "
+            "here: it was not restarted after an upgrade, or lives in another "
+            "environment than this command.",
+            "$ sudo systemctl restart jupyterhub",
         )
     others = ", ".join(f"{name} {each}" for name, each in hub.packages.items())
     return ok(name, f"JupyterHub {version}" + (f", {others}." if others else "."))
@@ -185,7 +199,7 @@ def judge_spawn_limits(hub: HubFacts, attendees: int | None) -> Check:
     return ok(name, f"{said}.")
 
 
-def judge_memory_limit(hub: HubFacts) -> Check:
+def judge_memory_limit(hub: HubFacts, *, simulated: bool) -> Check:
     """Judge whether one server can take the whole host's memory."""
     name = "hub.memory-limit"
     if not hub.known:
@@ -194,6 +208,8 @@ def judge_memory_limit(hub: HubFacts) -> Check:
     enforced = hub.uses_docker or hub.uses_systemd
     if enforced and limit:
         return ok(name, f"Each server may use {limit} of host memory.")
+    if not enforced and hub.is_local and simulated:
+        return skip(name, "A rehearsal, with servers as plain processes: no limit.")
     if not enforced and hub.is_local:
         return warn(
             name,

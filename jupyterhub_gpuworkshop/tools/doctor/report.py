@@ -5,10 +5,10 @@ lines that wrap, not tables: they fit a phone, and a pipe.
 """
 
 import json
+import textwrap
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from .catalogue import AREAS
@@ -21,6 +21,8 @@ _MARKS = {
     Status.OK: ("ok", "green"),
 }
 _COMMAND = "$ "
+_INDENT = " " * 5
+_LEAST_COLUMNS = 20
 
 
 def as_json(checks: Sequence[Check]) -> str:
@@ -62,22 +64,23 @@ def verdict(checks: Sequence[Check]) -> str:
 
 
 def show(checks: Sequence[Check], console: Console) -> None:
-    """Print the checks."""
+    """Print the checks: what needs action with its remedy, then the rest, closer."""
     action = [x for x in checks if x.status is Status.FAIL]
     action += [x for x in checks if x.status is Status.WARN]
     if action:
         _heading("What needs action", console)
         for each in action:
-            _show(each, console)
+            _show(each.status, each.check, console)
+            _say(each.finding, console)
+            _show_remedy(each.remedy, console)
     rest = [x for x in checks if x not in action]
     for area in _areas(rest):
         _heading(AREAS.get(area, area.capitalize()), console)
-        for each in rest:
-            if each.area == area:
-                _show(each, console)
+        _show_briefly([each for each in rest if each.area == area], console)
     console.print()
     failed = exit_status(checks)
-    console.print(Text(verdict(checks), style="bold red" if failed else "bold green"))
+    words = Text(verdict(checks), style="bold red" if failed else "bold green")
+    console.print(words, soft_wrap=not console.is_terminal)
 
 
 def _areas(checks: Sequence[Check]) -> list[str]:
@@ -86,23 +89,47 @@ def _areas(checks: Sequence[Check]) -> list[str]:
     return [x for x in AREAS if x in found] + [x for x in found if x not in AREAS]
 
 
+def _show_briefly(checks: Sequence[Check], console: Console) -> None:
+    """Print checks of one area; those that say the same thing together."""
+    together: dict[tuple[Status, str, str], list[str]] = {}
+    for each in checks:
+        same = each.status, each.finding, each.remedy
+        together.setdefault(same, []).append(each.check.partition(".")[2])
+    for (status, finding, remedy), names in together.items():
+        _show(status, ", ".join(names), console)
+        _say(finding, console)
+        _show_remedy(remedy, console)
+
+
 def _heading(words: str, console: Console) -> None:
     console.print()
     console.print(Text(words, style="bold underline"))
 
 
-def _show(check: Check, console: Console) -> None:
-    mark, style = _MARKS[check.status]
-    line = Text.assemble((f"{mark:<4}", style), " ", (check.check, "bold"))
-    console.print(line)
-    _indented(Text(check.finding), console)
-    for said in check.remedy.splitlines():
-        if said.startswith(_COMMAND):
+def _show(status: Status, names: str, console: Console) -> None:
+    mark, style = _MARKS[status]
+    wrapped = textwrap.wrap(names, _room(console), break_on_hyphens=False)
+    for position, line in enumerate(wrapped):
+        before = (f"{mark:<5}", style) if position == 0 else _INDENT
+        console.print(Text.assemble(before, (line, "bold")), soft_wrap=True)
+
+
+def _show_remedy(remedy: str, console: Console) -> None:
+    for line in remedy.splitlines():
+        if line.startswith((_COMMAND, " ")):
             # Not wrapped: a command that is cut cannot be copied.
-            console.print(Text(f"     {said}", style="cyan"), soft_wrap=True)
-        elif said:
-            _indented(Text(said, style="italic"), console)
+            console.print(Text(_INDENT + line, style="cyan"), soft_wrap=True)
+        else:
+            _say(line, console)
 
 
-def _indented(text: Text, console: Console) -> None:
-    console.print(Padding(text, (0, 0, 0, 5), expand=False))
+def _say(words: str, console: Console) -> None:
+    for paragraph in words.splitlines():
+        for line in textwrap.wrap(
+            paragraph, _room(console), break_long_words=False, break_on_hyphens=False
+        ):
+            console.print(Text(_INDENT + line), soft_wrap=True)
+
+
+def _room(console: Console) -> int:
+    return max(_LEAST_COLUMNS, console.width - len(_INDENT))
