@@ -1,5 +1,7 @@
 """gpu-docker: what it is chosen for, and what it refuses before anything starts."""
 
+from types import SimpleNamespace
+
 import pytest
 from dockerspawner import DockerSpawner, SwarmSpawner, SystemUserSpawner
 from traitlets.config import Config
@@ -9,6 +11,7 @@ from jupyterhub_gpuworkshop.hub.setup import configure
 from jupyterhub_gpuworkshop.hub.spawners.docker import (
     GpuDockerMixin,
     GpuDockerSpawner,
+    make_engine,
 )
 from jupyterhub_gpuworkshop.hub.spawners.docker_request import HOOK_TARGET
 
@@ -105,3 +108,27 @@ def test_the_hook_is_looked_for_in_the_container_and_never_at_the_hubs_own_path(
     for given, expected in (("", HOOK_TARGET), ("/opt/mine", "/opt/mine")):
         c = Config({"GpuSpawnerMixin": {"memory_hook_path": given}})
         assert GpuDockerSpawner(config=c).hook_folder() == expected
+
+
+def test_the_engine_is_asked_by_a_client_configured_as_the_spawners(monkeypatch):
+    made = {}
+
+    def client(**kwargs):
+        made.update(kwargs)
+        raise OSError("enough")
+
+    monkeypatch.setattr("docker.APIClient", client)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///run/of-the-environment.sock")
+    c = Config()
+    c.DockerSpawner.client_kwargs = {"user_agent": "mine", "timeout": 3}
+    app = SimpleNamespace(spawner_class=GpuDockerSpawner, config=c)
+    with pytest.raises(OSError, match="enough"):
+        make_engine(app).client  # noqa: B018  # it is made when first asked for
+    assert made["user_agent"] == "mine"
+    assert made["timeout"] == 3
+    assert made["base_url"].endswith("/run/of-the-environment.sock")
+
+    c.GpuDockerSpawner.client_kwargs = {"base_url": "tcp://10.0.0.1:2376"}
+    with pytest.raises(OSError, match="enough"):
+        make_engine(app).client  # noqa: B018
+    assert made["base_url"] == "tcp://10.0.0.1:2376"

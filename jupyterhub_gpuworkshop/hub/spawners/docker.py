@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, ClassVar
 
 from dockerspawner import DockerSpawner, SwarmSpawner
-from traitlets import CaselessStrEnum
+from traitlets import CaselessStrEnum, default
 from traitlets.config import Config
+from traitlets.config.loader import LazyConfigValue
 
 from jupyterhub_gpuworkshop.core.errors import LedgerError
 from jupyterhub_gpuworkshop.core.leases import Lease
@@ -34,11 +35,6 @@ _NEEDS_REMOVE = (
     "in jupyterhub_config.py, and keep attendees' files in a volume, since a container "
     "takes its own with it: c.DockerSpawner.volumes = "
     '{"jupyter-{username}": "/home/jovyan/work"}.'
-)
-_SAME_NAME = (
-    "c.DockerSpawner.name_template has no {servername}: two servers of one attendee "
-    "would share a container, and one would end the other. Add it, or take the "
-    "template out."
 )
 _TELL = "Your server cannot start: the hub is not set up for containers with GPUs. "
 _ORGANISER = "Tell the organiser, who finds the reason in the hub's log."
@@ -78,6 +74,18 @@ class GpuDockerMixin(GpuSpawnerMixin):
     _driver = DeviceDriver.NVIDIA
     _hook_volume = ""
 
+    @default("object_name")
+    def _object_name_default(self) -> str:
+        """Name the container; a named server's is never that of another server.
+
+        Where the admin's template has no {servername}, two servers of one attendee
+        would share a container, and whatever is done to one befalls the other.
+        """
+        template = self.name_template
+        if self.name and "servername}" not in template:
+            template += "--{servername}"
+        return str(self._render_templates(template))
+
     @classmethod
     def mistake_in(cls, c: Config) -> str:
         """Say what in the hub's configuration cannot work, or nothing.
@@ -87,12 +95,11 @@ class GpuDockerMixin(GpuSpawnerMixin):
         """
         if issubclass(cls, SwarmSpawner):
             return NO_SWARM
-        for name in ("remove", "remove_containers"):
-            for base in cls.__mro__:
-                section = c.get(base.__name__, {})
-                if name in section:
-                    return "" if section[name] else _NEEDS_REMOVE
-        return "" if cls.class_traits()["remove"].default() else _NEEDS_REMOVE
+        old_name = _configured(
+            cls, c, "remove_containers", default=cls.remove.default()
+        )
+        removed = _configured(cls, c, "remove", default=old_name)
+        return "" if removed else _NEEDS_REMOVE
 
     async def start(self) -> Any:
         """Claim a lease, then create and start a container that has its devices.
@@ -105,8 +112,6 @@ class GpuDockerMixin(GpuSpawnerMixin):
             mistake = NO_SWARM
         elif not self.remove:
             mistake = _NEEDS_REMOVE
-        elif self.name and "servername}" not in self.name_template:
-            mistake = _SAME_NAME
         if mistake:
             self.log.error("%s is refused a share: %s", self._log_name, mistake)
             raise refusal(_TELL + _ORGANISER, self)
@@ -222,5 +227,22 @@ def make_engine(app: Any) -> DockerEngine:
     """
     chosen = app.spawner_class
     kind = chosen if issubclass(chosen, DockerSpawner) else DockerSpawner
-    spawner = kind(parent=app)
-    return DockerEngine(lambda: make_client(spawner.client_kwargs, spawner.tls_config))
+    client_kwargs, tls_config = (
+        _configured(kind, app.config, name, default={})
+        for name in ("client_kwargs", "tls_config")
+    )
+    return DockerEngine(lambda: make_client(client_kwargs, tls_config))
+
+
+def _configured(kind: type, c: Config, name: str, *, default: Any) -> Any:
+    """Return what the configuration says of a trait, without a spawner to ask.
+
+    The nearest class that is configured has the say, as with traitlets.
+    """
+    for base in kind.__mro__:
+        section = c.get(base.__name__, {})
+        if name in section:
+            value = section[name]
+            lazy = isinstance(value, LazyConfigValue)
+            return value.get_value(default) if lazy else value
+    return default
