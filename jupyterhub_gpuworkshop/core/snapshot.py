@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from .devices import Inventory
+from .enforcement import HardCap
 from .leases import Lease
 
 
@@ -196,6 +197,7 @@ class Snapshot:
         holders: every process that holds memory.
         leases: as the hub last reported them.
         uses: one for each lease.
+        hard_caps: what the driver holds leases to, as far as it was asked.
         kernels: one for each kernel of every server; those of a server that does
             not answer are unknown.
         needed: somebody was refused a share, or a device is short of memory.
@@ -208,6 +210,7 @@ class Snapshot:
     holders: tuple[Holder, ...] = ()
     leases: tuple[Lease, ...] = ()
     uses: tuple[LeaseUse, ...] = ()
+    hard_caps: tuple[HardCap, ...] = ()
     kernels: tuple[KernelView, ...] = ()
     needed: bool = False
     problems: tuple[str, ...] = ()

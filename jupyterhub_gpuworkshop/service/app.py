@@ -8,10 +8,8 @@ it ends promptly, also where the driver hangs (facts/jupyterhub.md 32, 33).
 import asyncio
 import logging
 import os
-import resource
 import signal
 import sys
-import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -25,15 +23,18 @@ from traitlets import Bool, Float, Integer, Unicode, default, validate
 from traitlets.config import Application, catch_config_error
 
 from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError, WorkshopFileError
+from jupyterhub_gpuworkshop.machine.limits import CgroupLimits
 from jupyterhub_gpuworkshop.machine.source import open_source
 
 from .api import EventsHandler, HealthHandler, SnapshotHandler
 from .history import History
 from .host import Gpus, Host
+from .limits import HardCaps
 from .link import Link, LinkHandler
 from .loops import forever
 from .monitor import Monitor
 from .page import STATIC_FOLDER, PageHandler
+from .process import allow_many_connections, exit_whatever_happens
 from .reaper import Reaper
 from .rules import Rules
 from .servers import Servers
@@ -41,7 +42,6 @@ from .servers import Servers
 _HISTORY_FILE = "history.sqlite"
 _MAX_BODY_BYTES = 64 * 1024
 _LOOK_AT_PARENT_SECONDS = 0.5
-_EXIT_WITHIN_SECONDS = 1.5
 _COOKIE_SECRET_BYTES = 32
 _IDLE_CONNECTION_SECONDS = 60.0
 
@@ -238,7 +238,7 @@ class GpuService(Application):
         for signum in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signum, self._stop.set)
         self._build()
-        _allow_many_connections()
+        allow_many_connections()
         server = HTTPServer(
             self._web(),
             max_body_size=_MAX_BODY_BYTES,
@@ -252,7 +252,7 @@ class GpuService(Application):
         tasks = [asyncio.ensure_future(loop_) for loop_ in self._loops()]
         await self._stop.wait()
         self.log.info("The GPU service ends")
-        _exit_whatever_happens()
+        exit_whatever_happens()
         server.stop()
         for task in tasks:
             task.cancel()
@@ -268,6 +268,9 @@ class GpuService(Application):
         self.history = History(Path(self.state_dir) / _HISTORY_FILE)
         self.servers = Servers(workshop.monitor.timeout)
         self.link = Link(self.report_seconds)
+        self.hard_caps = HardCaps(
+            self.link, CgroupLimits() if gpus.source == "nvml" else None
+        )
         host = Host()
         self.monitor = Monitor(
             Gpus(
@@ -280,6 +283,7 @@ class GpuService(Application):
             self.link,
             self.rules,
             self.history,
+            hard_caps=lambda: self.hard_caps.caps,
         )
         self.reaper = Reaper(self.monitor, host, self.servers, self.rules, self.history)
 
@@ -294,8 +298,10 @@ class GpuService(Application):
         ) -> Awaitable[None]:
             return forever(name, step, interval_seconds=seconds, log=self.log)
 
+        interval_seconds = self.rules.workshop.monitor.interval
         await asyncio.gather(
-            loop("Looking", self.monitor.tick, self.rules.workshop.monitor.interval),
+            loop("Looking", self.monitor.tick, interval_seconds),
+            loop("Setting hard limits", self.hard_caps.step, interval_seconds),
             loop("Taking memory back", self.reaper.step, 0.0),
         )
 
@@ -378,22 +384,3 @@ def _read_secret(path: Path | None, name: str) -> str:
         ) from None
     found = [line.partition("=")[2] for line in lines if line.startswith(f"{name}=")]
     return found[0].strip() if found else ""
-
-
-def _allow_many_connections() -> None:
-    """Take all the descriptors that there are: the soft limit is often 1024.
-
-    A room needs that many, and whoever logs in on this host can connect idly.
-    """
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _exit_whatever_happens() -> None:
-    """End the process soon, even where a thread hangs in a driver or a resolver.
-
-    The interpreter would wait for the threads of the loop's executor.
-    """
-    timer = threading.Timer(_EXIT_WITHIN_SECONDS, os._exit, (0,))
-    timer.daemon = True
-    timer.start()

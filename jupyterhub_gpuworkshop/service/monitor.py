@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from jupyterhub_gpuworkshop.core.attribution import Attribution, Owner, attribute
 from jupyterhub_gpuworkshop.core.devices import Inventory
+from jupyterhub_gpuworkshop.core.enforcement import HardCap
 from jupyterhub_gpuworkshop.core.errors import CallHangs, SourceError
 from jupyterhub_gpuworkshop.core.leases import Key, Lease
 from jupyterhub_gpuworkshop.core.reclaim import (
@@ -102,6 +103,7 @@ class Monitor:
         link: what the hub said last.
         rules: the organiser's.
         history: takes the peaks.
+        hard_caps: what the driver holds leases to.
         clock: monotonic seconds.
         wall: seconds since the epoch.
 
@@ -123,6 +125,7 @@ class Monitor:
         rules: Rules,
         history: History,
         *,
+        hard_caps: Callable[[], tuple[HardCap, ...]] = tuple,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -139,6 +142,7 @@ class Monitor:
         self._link = link
         self._rules = rules
         self._history = history
+        self._hard_caps = hard_caps
         self._clock = clock
         self._wall = wall
         self._turn = asyncio.Lock()
@@ -267,6 +271,7 @@ class Monitor:
             holders=attribution.holders,
             leases=reading.report.leases,
             uses=uses,
+            hard_caps=self._hard_caps(),
             kernels=tuple(watched.view for watched in self.kernels.values()),
             needed=need.anywhere,
             problems=self._problems(reading),

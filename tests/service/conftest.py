@@ -2,6 +2,9 @@
 
 import pytest
 
+from tests.machine.conftest import driver as driver
+from tests.machine.conftest import nvml_library as nvml_library
+
 from .world import World
 
 
