@@ -215,14 +215,35 @@ def tljh_remove() -> None:
 
 
 @main.command()
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=click.Path(path_type=Path, readable=False))
 @click.option(
     "--hub-config",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="The hub's jupyterhub_config.py, where it is not found.",
 )
-@click.option("--url", help="What attendees will type, such as https://hub.example.org.")
+@click.option(
+    "--url", help="What attendees will type, such as https://hub.example.org."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@click.option(
+    "--prove-caps",
+    is_flag=True,
+    help="Run each framework past its cap as well; takes minutes, on a GPU that "
+    "nobody uses.",
+)
+@click.option(
+    "--python",
+    metavar="PATH",
+    help="With --prove-caps: the Python of attendees' kernels.",
+)
+@click.option(
+    "--as-user",
+    metavar="NAME",
+    help="With --prove-caps: the Unix user to run as. Root runs it as nobody.",
+)
+@click.option(
+    "--force", is_flag=True, help="With --prove-caps: also on a GPU that is in use."
+)
 @click.pass_context
 def doctor(
     ctx: click.Context,
@@ -230,6 +251,10 @@ def doctor(
     hub_config: Path | None,
     url: str | None,
     as_json: bool,
+    prove_caps: bool,
+    python: str | None,
+    as_user: str | None,
+    force: bool,
 ) -> None:
     """Say whether this machine is ready for the workshop, and what to mend.
 
@@ -239,8 +264,19 @@ def doctor(
     """
     from jupyterhub_gpuworkshop.tools.doctor import DoctorOptions, run
 
+    if not prove_caps and (python or as_user or force):
+        raise click.UsageError(
+            "--python, --as-user and --force belong to --prove-caps."
+        )
     options = DoctorOptions(
-        workshop_file=file, hub_config=hub_config, url=url, json=as_json
+        workshop_file=file,
+        hub_config=hub_config,
+        url=url,
+        json=as_json,
+        prove_caps=prove_caps,
+        python=python,
+        as_user=as_user,
+        force=force,
     )
     ctx.exit(run(options))
 

@@ -59,7 +59,7 @@ def make_console() -> Console:
 def examine_all(options: DoctorOptions) -> list[Check]:
     """Run every check; those of one machine take as long as the slowest."""
     patient = Patient(options)
-    return consult(
+    checks = consult(
         [
             *_of_the_workshop(patient),
             *_of_the_gpus(patient),
@@ -70,6 +70,22 @@ def examine_all(options: DoctorOptions) -> list[Check]:
             *_of_the_service(patient),
         ]
     )
+    return [*checks, *_of_the_caps(patient, options)] if options.prove_caps else checks
+
+
+def _of_the_caps(patient: Patient, options: DoctorOptions) -> list[Check]:
+    """Prove caps when all else has been looked at: nothing else may run beside it."""
+    # Not at the top: it builds on `check` of this very package.
+    from jupyterhub_gpuworkshop.tools.prove_caps import ProofOptions, prove_caps
+
+    folder = patient.hook_folder
+    proof = ProofOptions(
+        python=options.python,
+        as_user=options.as_user,
+        force=options.force,
+        hook_folder=None if folder is None else str(folder),
+    )
+    return list(prove_caps(patient.workshop, proof))
 
 
 def _probe(name: str, look: Callable[[], Check]) -> Probe:

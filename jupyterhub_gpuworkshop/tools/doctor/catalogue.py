@@ -71,5 +71,13 @@ CHECKS = {
     "service.link": "The hub reports to it.",
     "service.scopes": "The scopes that it, organisers and attendees need are given.",
     "service.servers": "It reaches every attendee's server.",
+    "caps.gpu": "A device on which caps can be proven without disturbing anybody.",
+    "caps.python": "The Python that attendees' kernels run in.",
+    "caps.torch": "PyTorch computes right, and keeps to the cap.",
+    "caps.tensorflow": "TensorFlow computes right, and keeps to the cap.",
+    "caps.jax": "JAX computes right, and keeps to the cap.",
+    "caps.cupy": "CuPy computes right, and keeps to the cap.",
+    "caps.cudf": "cuDF computes right, and what it gets without a cap.",
+    "caps.simcuda": "Simulated GPUs: simcuda keeps to the cap.",
 }
 """What each check looks at, by name."""

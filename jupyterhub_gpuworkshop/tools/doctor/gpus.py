@@ -9,7 +9,14 @@ from jupyterhub_gpuworkshop.machine.examination import (
 )
 
 from .check import Check, fail, needs_root, ok, skip, warn
-from .reading.driver import DriverFacts, Holding, Holdings, KernelLog
+from .reading.driver import (
+    HANGS,
+    UNASKED,
+    DriverFacts,
+    Holding,
+    Holdings,
+    KernelLog,
+)
 
 SIMULATED = "The workshop file says gpus.source: simulated: there is no driver to ask."
 _OLDEST_DRIVER = 450
@@ -49,10 +56,10 @@ def judge_driver(seen: Examination, linux: DriverFacts) -> Check:
         )
     if seen.trouble == ABSENT:
         return fail(name, *_absent(linux))
-    if seen.trouble == "hangs":
-        return fail(
-            name, f"{seen.problem} Attendees' programs hang with it.", f"{_REBOOT}"
-        )
+    if seen.trouble == UNASKED:
+        return skip(name, seen.problem)
+    if seen.trouble == HANGS:
+        return fail(name, f"{seen.problem} Attendees' programs hang with it.", _REBOOT)
     if seen.problem:
         return fail(
             name,

@@ -33,12 +33,20 @@ class DoctorOptions:
         hub_config: None to look where it usually is.
         url: what attendees will type; None for what the configuration says.
         json: print a JSON array instead of lines.
+        prove_caps: run each framework to see which caps hold.
+        python: the attendees' Python for that; None to find it.
+        as_user: the Unix user for that; None for the caller, or nobody for root.
+        force: prove caps also on a device that is in use.
     """
 
     workshop_file: Path | None = None
     hub_config: Path | None = None
     url: str | None = None
     json: bool = False
+    prove_caps: bool = False
+    python: str | None = None
+    as_user: str | None = None
+    force: bool = False
 
 
 class Patient:

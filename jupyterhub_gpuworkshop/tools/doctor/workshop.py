@@ -51,7 +51,7 @@ def find_workshop(file: Path | None, hub: HubFacts) -> Given:
     try:
         return Given(workshop=Workshop.load(source), source=words)
     except (GpuWorkshopError, OSError) as error:
-        closed = "ermission denied" in str(error)
+        closed = any(x in str(error) for x in ("may not read", "ermission denied"))
         return Given(
             workshop=Workshop.load({}),
             source=words,

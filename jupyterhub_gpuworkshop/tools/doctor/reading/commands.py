@@ -22,12 +22,14 @@ class Output:
         err: to stderr.
         status: how it ended; None where it did not start, or not end in time.
         problem: why there is no status, in a few words; else empty.
+        hung: whether it had to be killed when its time was up.
     """
 
     out: str = ""
     err: str = ""
     status: int | None = None
     problem: str = ""
+    hung: bool = False
 
     @property
     def worked(self) -> bool:
@@ -65,7 +67,8 @@ def run_command(
             os.killpg(child.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.communicate(timeout=1)
-        return Output(problem=f"{command[0]} did not end within {seconds:.0f} s")
+        problem = f"{command[0]} did not end within {seconds:.0f} s"
+        return Output(problem=problem, hung=True)
     return Output(out=_text(out), err=_text(err), status=child.returncode)
 
 

@@ -15,6 +15,8 @@ from jupyterhub_gpuworkshop.machine.processes import read_process, read_processe
 
 from .commands import run_command, run_module
 
+HANGS, UNASKED = "hangs", "unasked"
+"""Troubles that an examination in a child can have beside its own."""
 _EXAMINE_SECONDS = 30.0
 _NVIDIA = "0x10de"
 _DISPLAY_CLASSES = ("0x0300", "0x0302")
@@ -135,16 +137,21 @@ def examine() -> Examination:
     done = run_module(
         "jupyterhub_gpuworkshop.machine.examine", seconds=_EXAMINE_SECONDS
     )
-    if done.problem:
+    if done.hung:
         return Examination(
             problem=f"The GPU driver did not answer within {_EXAMINE_SECONDS:.0f} s.",
-            trouble="hangs",
+            trouble=HANGS,
+        )
+    if done.problem:
+        return Examination(
+            problem=f"No process could be started to ask the driver: {done.problem}.",
+            trouble=UNASKED,
         )
     try:
         return EXAMINATION.validate_json(done.out)
     except ValidationError:
         last = (done.err.strip().splitlines() or ["it wrote nothing"])[-1]
-        return Examination(problem=f"Asking the driver failed: {last}")
+        return Examination(problem=f"Asking the driver failed: {last}", trouble=UNASKED)
 
 
 def read_driver() -> DriverFacts:
@@ -276,10 +283,10 @@ def read_kernel_log() -> KernelLog:
     """
     journal = run_command(["journalctl", "-k", "-b", "--no-pager", "-q", "-o", "cat"])
     if journal.worked and journal.out.strip() and not _is_partial(journal.err):
-        return KernelLog(xids=_xids(journal.out))
+        return KernelLog(xids=parse_xids(journal.out))
     buffer = run_command(["dmesg"])
     if buffer.worked:
-        return KernelLog(xids=_xids(buffer.out))
+        return KernelLog(xids=parse_xids(buffer.out))
     said = buffer.err.strip().splitlines()
     return KernelLog(
         problem=buffer.problem or (said[0] if said else "dmesg failed"),
@@ -291,7 +298,8 @@ def _is_partial(said: str) -> bool:
     return "not seeing messages" in said or "permission" in said.lower()
 
 
-def _xids(log: str) -> tuple[Xid, ...]:
+def parse_xids(log: str) -> tuple[Xid, ...]:
+    """Read the Xids in a kernel's log, however often each occurs."""
     found: dict[tuple[str, int], Xid] = {}
     for match in _XID.finditer(log):
         key = match["where"], int(match["number"])

@@ -33,9 +33,8 @@ def read_hub(given: Path | None) -> HubFacts:
         seconds=_SECONDS,
     )
     if done.problem:
-        return HubFacts(
-            file=str(file), problem=f"it did not load within {_SECONDS:.0f} s"
-        )
+        said = f"it did not load within {_SECONDS:.0f} s" if done.hung else done.problem
+        return HubFacts(file=str(file), problem=said)
     try:
         facts = HUB_FACTS.validate_json(done.out)
     except ValidationError:
