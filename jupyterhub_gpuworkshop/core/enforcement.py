@@ -115,7 +115,7 @@ def _hard_limit(lease: Lease, hard: HardCap | None) -> Limit:
             applies_to=EVERYTHING,
             kind=LimitKind.NONE,
             limit_bytes=None,
-            enforced_by="nobody",
+            enforced_by="nothing",
         )
     by = []
     if others and hard is not None:
@@ -150,9 +150,9 @@ def _soft_limits(lease: Lease) -> list[Limit]:
     limit_bytes = cap_bytes(lease)
     why_not = ""
     if not lease.hook:
-        why_not = "nobody: the server has no import hook"
+        why_not = "nothing: the server has no import hook"
     elif needs_no_fraction(lease):
-        why_not = "nobody: the devices are this server's alone"
+        why_not = "nothing: the devices are this server's alone"
     limits = [
         Limit(
             applies_to=name,
@@ -180,6 +180,6 @@ def _without_limit() -> tuple[Limit]:
             applies_to=_UNKNOWN,
             kind=LimitKind.NONE,
             limit_bytes=None,
-            enforced_by="nobody: no setting is known",
+            enforced_by="nothing: no setting is known",
         ),
     )

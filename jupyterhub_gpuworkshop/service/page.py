@@ -6,12 +6,14 @@ script: a browser asks again by itself.
 
 import datetime
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jupyterhub.services.auth import HubOAuth
 
+from jupyterhub_gpuworkshop.core.enforcement import LimitKind
 from jupyterhub_gpuworkshop.core.units import format_duration, format_size
 
 from .auth import GuardedHandler
@@ -54,6 +56,14 @@ def _size(size_bytes: int | None) -> str:
     return "unknown" if size_bytes is None else format_size(size_bytes)
 
 
+def _worth(lease: dict[str, Any]) -> str:
+    """Say what a lease's memory limit is worth, and by whom."""
+    if lease["memory_limit"] != LimitKind.HARD.value:
+        return "soft, by settings" if lease["memory_limits"] else "no GPU"
+    by_driver = "driver" in lease["memory_limits"][0]["enforced_by"]
+    return "hard, by the driver" if by_driver else "hard, by the hardware"
+
+
 def _clock_time(at: float) -> str:
     local = datetime.datetime.fromtimestamp(at, tz=datetime.timezone.utc).astimezone()
     return local.strftime("%H:%M:%S")
@@ -72,6 +82,7 @@ _JINJA.filters.update(
     size=_size,
     duration=format_duration,
     clock_time=_clock_time,
+    worth=_worth,
 )
 
 
@@ -108,6 +119,11 @@ class PageHandler(GuardedHandler):
             why_no_devices=snapshot.inventory.problem,
             events=[event_view(recorded, self.viewer) for recorded in events],
             labels=labels,
+            no_hard_limit=Counter(
+                lease["no_hard_limit"]
+                for lease in view["leases"]
+                if lease["no_hard_limit"]
+            ),
             is_old=view["age_seconds"] > _OLD_AFTER_SECONDS,
         )
 

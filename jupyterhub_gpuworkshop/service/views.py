@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from jupyterhub_gpuworkshop.core.enforcement import HardCap, limits_in_force, overall
 from jupyterhub_gpuworkshop.core.leases import Lease
 from jupyterhub_gpuworkshop.core.snapshot import (
     DeviceSample,
@@ -40,6 +41,7 @@ class _Sorted:
     snapshot: Snapshot
     devices: list[Json]
     uses: dict[str, LeaseUse]
+    hard_caps: dict[str, HardCap]
     leases: dict[str, list[Lease]]
     kernels: dict[str, list[KernelView]]
     holders: dict[str, list[Holder]]
@@ -56,6 +58,7 @@ def _sort(snapshot: Snapshot) -> _Sorted:
             snapshot=snapshot,
             devices=_devices(snapshot),
             uses={use.lease_id: use for use in snapshot.uses},
+            hard_caps={cap.lease_id: cap for cap in snapshot.hard_caps},
             leases=_by_user(snapshot.leases),
             kernels=_by_user(snapshot.kernels),
             holders=_by_user(snapshot.holders),
@@ -92,7 +95,10 @@ def snapshot_view(snapshot: Snapshot, viewer: Viewer, now: float) -> Json:
         "needed": snapshot.needed,
         "devices": found.devices if viewer.is_organiser else _totals(found.devices),
         "leases": [
-            _lease(x, found.uses.get(x.id))
+            {
+                **_lease(x, found.uses.get(x.id)),
+                **_limits(x, found.hard_caps.get(x.id), viewer),
+            }
             for x in may_see(snapshot.leases, found.leases)
         ],
         "kernels": [_kernel(x) for x in may_see(snapshot.kernels, found.kernels)],
@@ -186,6 +192,23 @@ def _lease(lease: Lease, use: LeaseUse | None) -> Json:
         "reason": lease.reason,
         "memory_used_bytes": sum(used.values()),
         "peak_memory_bytes": use.peak_memory_bytes if use else 0,
+    }
+
+
+def _limits(lease: Lease, hard: HardCap | None, viewer: Viewer) -> Json:
+    return {
+        "memory_limit": overall(lease, hard).value,
+        "memory_limits": [
+            {
+                "applies_to": limit.applies_to,
+                "kind": limit.kind.value,
+                "limit_bytes": limit.limit_bytes,
+                "enforced_by": limit.enforced_by,
+            }
+            for limit in limits_in_force(lease, hard)
+        ],
+        # How the machine is set up is the organiser's to see.
+        "no_hard_limit": hard.problem if hard and viewer.is_organiser else "",
     }
 
 

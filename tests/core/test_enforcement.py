@@ -61,7 +61,7 @@ def test_without_a_driver_that_holds_it_every_limit_is_soft_or_none():
         *("JAX", "CuPy", "Paddle", "Ollama"),
     }
     assert {limits[name].limit_bytes for name in soft} == {3 * GIB}
-    assert limits["all programs together"].enforced_by == "nobody"
+    assert limits["all programs together"].enforced_by == "nothing"
     (nobody,) = (x for name, x in limits.items() if "Numba" in name)
     assert (nobody.kind, nobody.limit_bytes) == (LimitKind.NONE, None)
 

@@ -215,11 +215,29 @@ async def test_the_page_shows_the_same_without_a_script(service):
     assert "0 MiB of 3 GiB" in text
     assert "The server of bob is unknown" in text
     assert "granted to ada" in text
+    assert text.count("soft, by settings") == 2
+    assert "No hard limit for 2 of these shares: Simulated GPUs have no" in text
     assert "No process is using a GPU." in text
     assert "reaper" not in text.lower()
     assert "holder" not in text.lower()
     style = soup.find("link", rel="stylesheet")["href"]
     assert (await service.get(style.removeprefix(PREFIX))).code == 200
+
+
+async def test_an_attendees_page_says_what_limits_each_program(service):
+    page = await service.get("", headers={"Authorization": "token ada-token"})
+    soup = BeautifulSoup(page.body, "html.parser")
+    rows = {
+        row.th.get_text(): [cell.get_text() for cell in row.find_all("td")]
+        for row in soup.find_all("tr")
+        if row.th and len(row.find_all("td")) == 3
+    }
+    assert rows["all programs together"] == ["none", "none", "nothing"]
+    assert rows["JAX"][:2] == ["3 GiB", "soft"]
+    assert rows["PyTorch"][2] == "nothing: the server has no import hook"
+    text = soup.get_text(" ", strip=True)
+    assert "It keeps nobody apart" in text
+    assert "Simulated GPUs have no hard limit" not in text
 
 
 async def test_nothing_that_is_shown_holds_a_token(service):

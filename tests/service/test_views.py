@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from jupyterhub_gpuworkshop.core.devices import Device, Inventory
+from jupyterhub_gpuworkshop.core.enforcement import HardCap
 from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice
 from jupyterhub_gpuworkshop.core.snapshot import (
     DeviceSample,
@@ -135,6 +136,34 @@ def test_who_looks_after_others_sees_their_own_of_the_newest_picture():
     theirs = snapshot_view(later, ADA, 102.0)
     assert theirs["kernels"] == theirs["leases"] == []
     assert theirs["devices"][0]["leases"] == 0
+
+
+def test_a_lease_tells_what_limits_it_and_whether_that_is_soft_or_hard():
+    why = "run the GPU service as root"
+    bobs = HardCap(lease_id="lease-bob", cgroup="/bob", by_device={"GPU-0": 7})
+    picture = replace(
+        SNAPSHOT, hard_caps=(HardCap(lease_id="lease-ada", problem=why), bobs)
+    )
+    ada, bob = snapshot_view(picture, ORGANISER, 101.0)["leases"]
+    assert (ada["memory_limit"], ada["no_hard_limit"]) == ("soft", why)
+    assert ada["memory_limits"][0] == {
+        "applies_to": "all programs together",
+        "kind": "none",
+        "limit_bytes": None,
+        "enforced_by": "nothing",
+    }
+    assert (bob["memory_limit"], bob["no_hard_limit"]) == ("hard", "")
+    assert bob["memory_limits"][0] == {
+        "applies_to": "all programs together",
+        "kind": "hard",
+        "limit_bytes": 7,
+        "enforced_by": "the driver, on cgroup /bob",
+    }
+    (own,) = snapshot_view(picture, ADA, 101.0)["leases"]
+    assert own["memory_limits"] == ada["memory_limits"]
+    # How the machine is set up is none of an attendee's concern.
+    assert own["no_hard_limit"] == ""
+    assert "/bob" not in json.dumps(own)
 
 
 def test_a_device_that_was_not_read_has_no_numbers():
