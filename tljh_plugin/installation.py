@@ -33,8 +33,9 @@ def finish(places: TljhPlaces | None = None) -> None:
         settings = read_settings(places)
         if settings.mistake:
             _log.error("GPU workshop: %s", settings.mistake)
-        # After an upgrade the old code is still running.
-        systemctl("try-restart", "--no-block", NAME)
+        if (places.units / NAME).exists():  # the hub may still be on its way to it
+            # After an upgrade the old code is still running.
+            systemctl("try-restart", "--no-block", NAME)
         install_packages(settings.workshop, places, _log.info)
     except GpuWorkshopError as error:
         _log.error("GPU workshop: %s", error)

@@ -15,6 +15,7 @@ from jupyterhub_gpuworkshop.tools.unit import (
     NAME,
     Unit,
     put_in_place,
+    readable,
     systemctl,
     writable,
 )
@@ -45,6 +46,7 @@ def ensure_unit(c: Any, workshop: Workshop, places: TljhPlaces) -> None:
         workshop=places.workshop,
         environment_files=(places.environment_file, secret_file),
         writable=writable(workshop),
+        readable=readable(workshop),
         local_only=True,
     )
     first = not (places.units / NAME).exists()

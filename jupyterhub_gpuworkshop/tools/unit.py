@@ -40,6 +40,7 @@ class Unit:
         environment: variables that say where the hub is.
         environment_files: files with more of them, secrets for example.
         writable: folders beside the state directory that the service writes to.
+        readable: what else it reads, beside the workshop file.
         local_only: whether hub and servers are reached on this host alone.
         python: which runs the service.
         name: of the unit.
@@ -49,6 +50,7 @@ class Unit:
     environment: Mapping[str, str] = field(default_factory=dict)
     environment_files: tuple[Path, ...] = ()
     writable: tuple[Path, ...] = ()
+    readable: tuple[Path, ...] = ()
     local_only: bool = False
     python: Path = Path(sys.executable)
     name: str = NAME
@@ -60,7 +62,10 @@ class Unit:
             command.append(f"--workshop={self.workshop}")
         # Its parent is systemd, which does not go.
         command.append("--GpuService.exit_with_parent=False")
-        read = [split_source(self.workshop)[0]] if self.workshop else []
+        # A Python of somebody's own: pyenv, conda.
+        read = [self.python, self.python.resolve(), *self.readable, *self.writable]
+        if self.workshop:
+            read.append(split_source(self.workshop)[0])
         return (
             Environment(undefined=StrictUndefined, keep_trailing_newline=True)  # noqa: S701  no HTML
             .from_string(_TEMPLATE.read_text("utf-8"))
@@ -69,8 +74,8 @@ class Unit:
                 command=" ".join(map(_argument, command)),
                 environment={n: _quoted(v) for n, v in self.environment.items()},
                 environment_files=[_path(file) for file in self.environment_files],
-                writable=[f'"{_quoted(str(path))}"' for path in self.writable],
-                readable_home=any(map(_in_a_home, [*read, *self.writable])),
+                writable=[f'"-{_quoted(str(path))}"' for path in self.writable],
+                readable_home=any(map(_in_a_home, read)),
                 local_only=self.local_only,
                 minors=_MINORS,
             )
@@ -113,15 +118,20 @@ def for_workshop(
         },
         environment_files=(settings.secret_file,),
         writable=writable(workshop),
+        readable=readable(workshop),
     )
 
 
 def writable(workshop: Workshop) -> tuple[Path, ...]:
-    """Return the folders that this workshop makes the service write to."""
-    folders = (workshop.service.state_dir, workshop.gpus.simulated_dir)
-    return tuple(
-        folder for folder in folders if folder is not None and folder != _STATE
-    )
+    """Return where this workshop makes the service write, beside its own folder."""
+    history = workshop.service.state_dir
+    return () if history is None or history == _STATE else (history,)
+
+
+def readable(workshop: Workshop) -> tuple[Path, ...]:
+    """Return what this workshop makes the service read, beside the workshop file."""
+    simulated = workshop.gpus.simulated_dir
+    return () if simulated is None else (simulated,)
 
 
 def put_in_place(unit: Unit, folder: Path = UNITS) -> bool:
@@ -135,6 +145,8 @@ def put_in_place(unit: Unit, folder: Path = UNITS) -> bool:
     """
     path = folder / unit.name
     text = unit.text()
+    for needed in unit.writable:
+        needed.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.exists():
         before = path.read_text("utf-8")
         if before == text:

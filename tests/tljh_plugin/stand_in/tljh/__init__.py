@@ -1,0 +1,1 @@
+"""A stand-in for TLJH, which is on no registry: what a plugin meets of it, no more."""

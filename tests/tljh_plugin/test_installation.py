@@ -1,0 +1,107 @@
+"""The end of an installation, removal, and installing packages, without systemd."""
+
+import logging
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jupyterhub_gpuworkshop.core.errors import HostError
+from jupyterhub_gpuworkshop.tools.tljh_places import TljhPlaces, host_workshop
+from jupyterhub_gpuworkshop.workshop import Workshop
+from tljh_plugin import packages, removal
+from tljh_plugin.installation import finish, is_our_link
+from tljh_plugin.stack import Driver
+
+
+def test_the_command_is_linked_once_and_a_foreign_file_stays(
+    places: TljhPlaces, caplog: pytest.LogCaptureFixture
+) -> None:
+    finish(places)
+    finish(places)
+    assert is_our_link(places)
+    link = places.commands / "gpuworkshop"
+    link.unlink()
+    link.symlink_to("/somewhere/else")  # and it leads nowhere
+    with caplog.at_level(logging.WARNING, "tljh"):
+        finish(places)
+    assert "not ours, so it is left alone" in caplog.text
+    assert link.readlink() == Path("/somewhere/else")
+
+
+def test_a_mistake_is_told_and_does_not_fail_the_installation(
+    places: TljhPlaces, caplog: pytest.LogCaptureFixture
+) -> None:
+    places.config_file.write_text("gpuworkshop: {idle: {after: soon}}")
+    finish(places)
+    assert "gpuworkshop.idle.after" in caplog.text
+
+
+def _python(places: TljhPlaces, script: str) -> None:
+    python = places.user_environment / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+
+
+def test_each_stack_is_a_run_of_pip_and_a_failure_stops_no_other(
+    places: TljhPlaces, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    log = tmp_path / "asked"
+    _python(places, f'echo "$@" >>{log}\ncase "$*" in *jax*) echo boom; exit 1; esac')
+    monkeypatch.setattr(packages, "ask_driver", lambda: Driver(cuda=(13, 2)))
+    said: list[str] = []
+    workshop = Workshop.load({"packages": ["jax", "pandas", "cupy"]})
+    assert not packages.install_packages(workshop, places, said.append)
+    asked = [line.rpartition("--quiet ")[2] for line in log.read_text().splitlines()]
+    assert asked == ["pandas", "jax[cuda13]", "cupy-cuda13x[ctk]"]
+    assert "--upgrade" not in log.read_text()
+    assert "jax could not be installed:\nboom" in "\n".join(said)
+
+
+def test_what_pip_breaks_without_failing_is_told(
+    places: TljhPlaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _python(places, "echo 'ERROR: torch 2 requires x, which is not installed.'")
+    said: list[str] = []
+    workshop = Workshop.load({"packages": ["pandas"]})
+    assert packages.install_packages(workshop, places, said.append)
+    assert said[-1] == "packages: ERROR: torch 2 requires x, which is not installed."
+
+
+def test_without_an_environment_for_attendees_nothing_is_run(
+    places: TljhPlaces,
+) -> None:
+    said: list[str] = []
+    workshop = Workshop.load({"packages": ["pandas"]})
+    assert not packages.install_packages(workshop, places, said.append)
+    assert "there is no Python at" in said[0]
+    assert packages.install_packages(Workshop(), places, said.append)
+
+
+def test_the_driver_is_asked_in_a_child_and_its_silence_is_a_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def hang(*_: Any, **__: Any) -> None:
+        raise subprocess.TimeoutExpired("x", 30)
+
+    assert packages.ask_driver().cuda is None or packages.ask_driver().major
+    monkeypatch.setattr(packages.subprocess, "run", hang)
+    assert packages.ask_driver().problem == (
+        "The GPU driver did not answer within 30 s."
+    )
+
+
+def test_removal_where_there_is_no_tljh_says_so(places: TljhPlaces) -> None:
+    with pytest.raises(HostError, match="There is no TLJH at"):
+        removal.remove(lambda _: None, places)
+
+
+def test_check_finds_tljhs_workshop_from_tljhs_hub_alone(
+    places: TljhPlaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TLJH_INSTALL_PREFIX", str(places.prefix))
+    assert host_workshop() is None
+    monkeypatch.setattr("sys.prefix", str(places.hub_environment))
+    assert host_workshop() == f"{places.config_file}#gpuworkshop"
