@@ -32,6 +32,7 @@ from jupyterhub_gpuworkshop.core.snapshot import (
 from jupyterhub_gpuworkshop.core.wire import Event, EventKind
 from jupyterhub_gpuworkshop.hub.mixin import GpuSpawnerMixin
 from jupyterhub_gpuworkshop.hub.runtime import GpuRuntime
+from jupyterhub_gpuworkshop.hub.spawners.docker import GpuDockerMixin
 from jupyterhub_gpuworkshop.service.app import GpuService
 from jupyterhub_gpuworkshop.service.auth import Viewer
 from jupyterhub_gpuworkshop.service.store import Recorded
@@ -44,7 +45,7 @@ PAGES = sorted(
     [*ROOT.glob("*.md"), *(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)]
 )
 WRITTEN = [page for page in PAGES if "generated" not in page.parts]
-CONFIGURABLE = [GpuSpawnerMixin, GpuRuntime, GpuService]
+CONFIGURABLE = [GpuSpawnerMixin, GpuDockerMixin, GpuRuntime, GpuService]
 
 _FENCE = re.compile(r"^(`{3,})([^\n]*)\n(.*?)^\1\s*$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")

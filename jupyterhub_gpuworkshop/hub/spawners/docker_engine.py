@@ -146,13 +146,13 @@ def fill_hook_volume(client: docker.APIClient, image: str, filled: set[str]) -> 
     host_config = client.create_host_config(
         mounts=[{"Type": "volume", "Source": name, "Target": HOOK_TARGET}]
     )
-    helper = client.create_container(
+    carrier = client.create_container(
         image, ["none"], host_config=host_config, labels={_HOOK_LABEL: name}
     )["Id"]
     try:
-        client.put_archive(helper, HOOK_TARGET, archive)
+        client.put_archive(carrier, HOOK_TARGET, archive)
     finally:
-        client.remove_container(helper, force=True)
+        client.remove_container(carrier, force=True)
     filled.add(name)
     return name
 
