@@ -78,6 +78,15 @@ def _of_the_caps(patient: Patient, options: DoctorOptions) -> list[Check]:
     # Not at the top: it builds on `check` of this very package.
     from jupyterhub_gpuworkshop.tools.prove_caps import ProofOptions, prove_caps
 
+    if patient.hub().uses_docker and options.python is None:
+        return [
+            skip(
+                "caps.python",
+                "Servers are containers: what holds in their image was not proven.",
+                "Name a Python of this machine that has the same packages:\n"
+                "$ gpuworkshop doctor --prove-caps --python PATH",
+            )
+        ]
     folder = patient.hook_folder
     proof = ProofOptions(
         python=options.python,

@@ -41,6 +41,8 @@ class ProofOptions:
         as_user: the Unix user to run as; None for the caller, or nobody for root.
         force: also on a device that is in use, within the memory that is free.
         environment: what the admin adds to servers' (`Spawner.environment`).
+        hook_folder: where servers find the import hook; empty for the package's own,
+            None where the admin has left it out.
         frameworks: which to try; None for all that belong to the source of GPUs.
         limit_seconds: for each answer of a framework; the first import of a large
             one from a slow disk takes minutes.
@@ -50,6 +52,7 @@ class ProofOptions:
     as_user: str | None = None
     force: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+    hook_folder: str | None = ""
     frameworks: tuple[str, ...] | None = None
     limit_seconds: float = 300.0
 
@@ -78,6 +81,7 @@ def prove_caps(workshop: Workshop, options: ProofOptions) -> Iterator[Check]:
             folder=folder,
             limit_seconds=options.limit_seconds,
             admin={**(where if simulated else {}), **options.environment},
+            hook_folder=options.hook_folder,
             force=options.force,
         )
         try:

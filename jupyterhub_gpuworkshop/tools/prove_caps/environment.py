@@ -21,7 +21,10 @@ _UNDONE: Mapping[str, str] = {
 
 
 def leased_environment(
-    plain: Mapping[str, str], admin: Mapping[str, str], lease: Lease
+    plain: Mapping[str, str],
+    admin: Mapping[str, str],
+    lease: Lease,
+    hook_folder: str | None = "",
 ) -> dict[str, str]:
     """Return the variables of a server with this lease.
 
@@ -29,9 +32,13 @@ def leased_environment(
         plain: what it starts with.
         admin: what the admin adds to them (`Spawner.environment`).
         lease: the lease.
+        hook_folder: where the import hook is; empty for the package's own, None
+            where the admin has left it out.
     """
     applied = apply_lease({**plain, **admin}, lease, admin=admin)
-    return with_memory_hook(applied.variables, "")
+    if hook_folder is None:
+        return dict(applied.variables)
+    return with_memory_hook(applied.variables, hook_folder)
 
 
 def undone_environment(

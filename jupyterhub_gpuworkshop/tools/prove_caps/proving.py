@@ -94,6 +94,7 @@ class Bench:
         limit_seconds: for each answer of a probe.
         admin: what the admin adds to servers' environment.
         kernel: what the kernel's own settings add to that.
+        hook_folder: see `environment.leased_environment`.
         force: see `plan.obstacle_on`.
     """
 
@@ -105,6 +106,7 @@ class Bench:
     limit_seconds: float
     admin: Mapping[str, str] = field(default_factory=dict)
     kernel: Mapping[str, str] = field(default_factory=dict)
+    hook_folder: str | None = ""
     force: bool = False
 
     def probe(self, lease: Lease, *, undone: bool = False) -> Probe:
@@ -113,9 +115,12 @@ class Bench:
         Raises:
             ProbeFailed: it cannot be started.
         """
-        make = undone_environment if undone else leased_environment
         plain = plain_environment(self.account, self.python, self.folder)
-        variables = make(plain, self.admin, lease)
+        variables = (
+            undone_environment(plain, self.admin, lease)
+            if undone
+            else leased_environment(plain, self.admin, lease, self.hook_folder)
+        )
         for name, text in self.kernel.items():
             variables[name] = Template(text).safe_substitute(variables)
         return Probe(
@@ -200,7 +205,12 @@ def _start(bench: Bench, probe: Probe, framework: str) -> Started:
     """See that the framework is there, sees its GPU, and computes right."""
     started = probe.ask(Started, "start", framework=framework)
     if not started.installed:
-        raise _Stop(Status.SKIP, f"{framework} is not installed in {bench.python}.")
+        install = f"$ {bench.python} -m pip install jupyterhub-gpuworkshop"
+        raise _Stop(
+            Status.SKIP,
+            f"{framework} is not installed in {bench.python}.",
+            install if framework == "simcuda" else "",
+        )
     name = f"{framework} {started.version}".rstrip()
     ours = len(bench.plan.leases[0].devices)
     if not started.devices:

@@ -157,8 +157,8 @@ def _got(limits: Limits, trial: Trial, verdict: Verdict) -> str:
         return f"{start} got {got} and {ended}{counted}."
     if limits.whole:
         return (
-            f"{start} got {got}{counted}. The share is the whole device: there is "
-            "nothing of anybody else's to reach."
+            f"{start} got {got}{counted}. The share is all of {limits.device}, which "
+            "itself ends there."
         )
     return f"{start} got {got} and no more{counted}."
 

@@ -4,6 +4,10 @@ import sys
 
 import pytest
 
+from tests.notebook.test_real_frameworks import tensorflow_python, torch_python
+
+__all__ = ["python", "tensorflow_python", "torch_python"]
+
 
 @pytest.fixture
 def python() -> str:

@@ -122,7 +122,7 @@ if os.environ.get("TF_FORCE_GPU_ALLOW_GROWTH") != "true":
     everything = simcuda.allocate(simcuda.memory_info()[0])
 def matmul(a, b, transpose_b): return a @ b.T
 def zeros(shape, dtype):
-    buffer = take(4 * shape[0], limit, ResourceExhaustedError)
+    buffer = take(4 * shape[0] * shape[1], limit, ResourceExhaustedError)
     return SimpleNamespace(device="/device:GPU:0", buffer=buffer)
 """,
     "tensorflow/python/__init__.py": "",

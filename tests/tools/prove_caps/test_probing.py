@@ -125,7 +125,7 @@ def test_whatever_it_does_it_fails_with_a_sentence_and_is_gone(
     scripted.write_text(program)
     with (
         pytest.raises(ProbeFailed) as failed,
-        start(sys.executable, tmp_path, 2.0) as probe,
+        start(sys.executable, tmp_path, 2.0 if "sleep" in program else 60.0) as probe,
     ):
         probe.ask(Anything, "kernel")
     assert said in str(failed.value)

@@ -1,6 +1,7 @@
 """Each verdict, reached by processes that really hold memory of simulated GPUs."""
 
 import contextlib
+import json
 import os
 import pwd
 import shutil
@@ -9,12 +10,17 @@ from pathlib import Path
 
 import psutil
 import pytest
+from click.testing import CliRunner, Result
 
+from jupyterhub_gpuworkshop.cli import main
 from jupyterhub_gpuworkshop.core import caps
 from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.machine.simulated import SimulatedSource, create_devices
+from jupyterhub_gpuworkshop.tools.doctor.catalogue import CHECKS
 from jupyterhub_gpuworkshop.tools.doctor.check import Check, Status
 from jupyterhub_gpuworkshop.tools.prove_caps import (
+    _ON_GPUS,
+    _SIMULATED,
     ProofOptions,
     environment,
     prove_caps,
@@ -148,6 +154,28 @@ def test_a_share_of_a_whole_gpu_has_nothing_to_reach(prove: Prove) -> None:
 # -- what goes wrong
 
 
+@pytest.mark.torch
+def test_real_pytorch_without_cuda_sees_no_gpu(
+    state_dir: Path, torch_python: str
+) -> None:
+    sees_none(state_dir, torch_python, "torch")
+
+
+@pytest.mark.tensorflow
+def test_real_tensorflow_without_cuda_sees_no_gpu(
+    state_dir: Path, tensorflow_python: str
+) -> None:
+    sees_none(state_dir, tensorflow_python, "tensorflow")
+
+
+def sees_none(state_dir: Path, python: str, framework: str) -> None:
+    options = ProofOptions(python=python, as_user=ME, frameworks=(framework,))
+    check = only(list(prove_caps(simulated(state_dir), options)))
+    assert check.status is Status.WARN, check
+    assert "sees no GPU" in check.finding
+    assert f"Install the build of {framework}" in check.remedy
+
+
 @pytest.mark.parametrize(
     ("fault", "status", "said"),
     [
@@ -173,9 +201,9 @@ def test_what_a_framework_gets_wrong_is_said(
 def test_a_framework_that_hangs_is_killed_with_its_children(
     prove: Prove, tmp_path: Path
 ) -> None:
-    check = only(prove("torch", fault="hangs", limit_seconds=15))
+    check = only(prove("torch", fault="hangs", limit_seconds=30))
     assert check.status is Status.FAIL
-    assert "`start` had not answered after 15 s" in check.finding
+    assert "`start` had not answered after 30 s" in check.finding
     pids = [int(x) for x in (tmp_path / "pids").read_text().split()]
     assert len(pids) == 2
     for pid in pids:
@@ -267,3 +295,39 @@ def test_a_python_that_is_not_there_is_told_with_what_to_do(state_dir: Path) -> 
     check = only(list(prove_caps(workshop, options)))
     assert check.status is Status.FAIL
     assert "No such file or directory" in check.finding
+
+
+# -- on the command line
+
+
+def doctor(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["doctor", *arguments])
+
+
+def test_the_doctor_proves_caps_after_all_else(
+    tmp_path: Path, state_dir: Path, python: str
+) -> None:
+    file = tmp_path / "workshop.yaml"
+    file.write_text(f"gpus: {{source: simulated, simulated_dir: {state_dir}}}")
+    result = doctor(
+        str(file), "--json", "--prove-caps", "--python", python, "--as-user", ME
+    )
+    checks = json.loads(result.stdout)
+    assert len(checks) > 1
+    (proven,) = [each for each in checks if each["check"].startswith("caps.")]
+    assert proven == checks[-1]
+    assert proven["check"] == "caps.simcuda"
+    assert proven["status"] == "ok"
+    assert proven["finding"].startswith("soft: holds until unset: simcuda computed")
+
+
+@pytest.mark.parametrize("option", [["--python", "x"], ["--as-user", "x"], ["--force"]])
+def test_options_of_the_proof_need_the_proof(option: list[str]) -> None:
+    result = doctor(*option)
+    assert result.exit_code == 2
+    assert "belong to --prove-caps" in result.stderr
+
+
+def test_every_check_of_a_proof_is_in_the_catalogue() -> None:
+    names = {f"caps.{x}" for x in ("gpu", "python", *_ON_GPUS, *_SIMULATED)}
+    assert names == {x for x in CHECKS if x.startswith("caps.")}
