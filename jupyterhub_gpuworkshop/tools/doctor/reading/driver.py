@@ -262,6 +262,11 @@ def _is_server_cgroup(cgroup: str) -> bool:
     return bool(_SERVER_CGROUP.search(cgroup))
 
 
+_HUB_COMMAND = re.compile(
+    r"(^|/|-m )(jupyterhub|jupyterhub[-.]singleuser|jupyter-labhub)( |$)"
+)
+
+
 def _under_a_hub(pid: int, processes: Mapping[int, ProcessFacts]) -> bool:
     """Whether one of its parents is a JupyterHub, or a server of one."""
     seen: set[int] = set()
@@ -270,7 +275,7 @@ def _under_a_hub(pid: int, processes: Mapping[int, ProcessFacts]) -> bool:
         facts = read_process(pid)
         if facts is None:
             return False
-        if "jupyterhub" in facts.command:
+        if _HUB_COMMAND.search(facts.command):
             return True
         pid = facts.parent
     return False

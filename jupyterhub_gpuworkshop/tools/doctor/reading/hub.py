@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from .commands import run_module
 from .hub_facts import HUB_FACTS, HubFacts
 
-_SECONDS = 40.0
+_SECONDS = 60.0
 _DEMO = "Written by `gpuworkshop demo`"
 _HELPFUL_BYTES = 300
 

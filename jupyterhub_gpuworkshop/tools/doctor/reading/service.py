@@ -43,9 +43,11 @@ class Answer:
 
 def ask(url: str, headers: Mapping[str, str] | None = None) -> Answer:
     """Ask an address, not through a proxy that the environment names."""
+    if not url.startswith(("http://", "https://")):
+        return Answer(url=url, problem="an address starts with https:// or http://")
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310
     try:
+        request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310
         with opener.open(request, timeout=_SECONDS) as answer:
             return _answer(url, answer)
     except urllib.error.HTTPError as error:
