@@ -221,21 +221,19 @@ def _of_containers(patient: Patient) -> Sequence[Probe]:
     def image() -> Check:
         engine, hub_facts = patient.engine(), patient.hub()
         name = str(hub_facts.traits.get("image") or "")
-        needed = hub_facts.uses_docker
+        needed = patient.in_containers
         there = image_is_there(engine, name) if needed and engine.answers else None
         return containers.judge_image(engine, name, there, needed)
 
     return (
         _probe(
             "containers.engine",
-            lambda: containers.judge_engine(
-                patient.engine(), patient.hub().uses_docker
-            ),
+            lambda: containers.judge_engine(patient.engine(), patient.in_containers),
         ),
         _probe(
             "containers.nvidia",
             lambda: containers.judge_nvidia(
-                patient.engine(), patient.driver_version, patient.hub().uses_docker
+                patient.engine(), patient.driver_version, patient.in_containers
             ),
         ),
         _probe(
@@ -244,7 +242,7 @@ def _of_containers(patient: Patient) -> Sequence[Probe]:
                 patient.engine(),
                 patient.driver_version,
                 patient.has_char_links,
-                patient.hub().uses_docker,
+                patient.in_containers,
             ),
         ),
         _probe("containers.image", image),

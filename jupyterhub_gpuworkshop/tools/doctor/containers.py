@@ -14,8 +14,13 @@ _CONFIGURE = (
 )
 
 
-def judge_engine(engine: Engine, needed: bool) -> Check:
-    """Judge whether the engine answers, which it must where servers are containers."""
+def judge_engine(engine: Engine, needed: bool | None) -> Check:
+    """Judge whether the engine answers, which it must where servers are containers.
+
+    Args:
+        engine: the engine.
+        needed: whether servers are containers; None where that is not known.
+    """
     name = "containers.engine"
     if engine.answers:
         return ok(
@@ -29,7 +34,7 @@ def judge_engine(engine: Engine, needed: bool) -> Check:
         said = (
             f"An engine is installed but does not answer ({engine.problem})."
             if engine.problem
-            else "No container engine runs here; servers are not containers."
+            else f"No container engine runs here; {_whether(needed)}."
         )
         return skip(name, said)
     if engine.problem:
@@ -45,13 +50,13 @@ def judge_engine(engine: Engine, needed: bool) -> Check:
     )
 
 
-def judge_nvidia(engine: Engine, driver: str, needed: bool) -> Check:
+def judge_nvidia(engine: Engine, driver: str, needed: bool | None) -> Check:
     """Judge how containers would get GPUs.
 
     Args:
         engine: the engine.
         driver: the version of the driver that runs; empty without one.
-        needed: whether servers are containers.
+        needed: whether servers are containers; None where that is not known.
     """
     name = "containers.nvidia"
     if not engine.answers:
@@ -79,11 +84,11 @@ def judge_nvidia(engine: Engine, driver: str, needed: bool) -> Check:
     finding = f"{engine.name} has neither NVIDIA's runtime nor a CDI specification"
     if needed:
         return fail(name, f"{finding}: containers get no GPU.", remedy)
-    return skip(name, f"{finding}; servers are not containers.")
+    return skip(name, f"{finding}; {_whether(needed)}.")
 
 
 def judge_daemon_reload(
-    engine: Engine, driver: str, has_links: bool, needed: bool
+    engine: Engine, driver: str, has_links: bool, needed: bool | None
 ) -> Check:
     """Judge whether systemctl daemon-reload takes the GPUs away from containers.
 
@@ -111,18 +116,21 @@ def judge_daemon_reload(
     )
 
 
-def judge_image(engine: Engine, image: str, there: bool | None, needed: bool) -> Check:
+def judge_image(
+    engine: Engine, image: str, there: bool | None, needed: bool | None
+) -> Check:
     """Judge whether the attendees' image would be pulled while they wait.
 
     Args:
         engine: the engine.
         image: its name; empty where the configuration names none.
         there: None where it is not known.
-        needed: whether servers are containers.
+        needed: whether servers are containers; None where that is not known.
     """
     name = "containers.image"
     if not needed:
-        return skip(name, "Servers are not containers.")
+        words = _whether(needed)
+        return skip(name, f"{words[0].upper()}{words[1:]}.")
     if not image:
         return skip(name, "The hub's configuration names no image.")
     if not engine.answers or there is None:
@@ -137,3 +145,9 @@ def judge_image(engine: Engine, image: str, there: bool | None, needed: bool) ->
             f"$ docker pull {shlex.quote(image)}",
         )
     return ok(name, f"{image} is here.")
+
+
+def _whether(needed: bool | None) -> str:
+    if needed is None:
+        return "it is not known whether servers are containers: see hub.config"
+    return "servers are not containers"

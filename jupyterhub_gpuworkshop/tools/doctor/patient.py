@@ -101,6 +101,11 @@ class Patient:
         return "" if self.simulated else self.driver().driver or self.linux().module
 
     @property
+    def in_containers(self) -> bool | None:
+        """Whether servers are containers; None where that is not known."""
+        return self.hub().uses_docker if self.hub().known else None
+
+    @property
     def has_char_links(self) -> bool:
         """Whether systemd would find the nodes of the GPUs again."""
         return char_links({node.major for node in self.linux().nodes})

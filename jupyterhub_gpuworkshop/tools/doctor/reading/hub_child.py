@@ -17,6 +17,7 @@ from jupyterhub.app import JupyterHub
 from traitlets.config import Config
 from traitlets.config.loader import LazyConfigValue
 
+from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError
 from jupyterhub_gpuworkshop.hub import setup
 from jupyterhub_gpuworkshop.hub.mixin import GpuSpawnerMixin
 
@@ -48,6 +49,9 @@ def load(file: Path) -> HubFacts:
     try:
         app.load_config_file(str(file.absolute()))
         return _facts(app, file)
+    except GpuWorkshopError as error:
+        # A sentence of ours, with what to do.
+        return HubFacts(file=str(file), version=_version(), problem=str(error))
     except (Exception, SystemExit) as error:
         said = f"{type(error).__name__}: {error}" if str(error) else repr(error)
         return HubFacts(file=str(file), version=_version(), problem=said)
