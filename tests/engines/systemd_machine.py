@@ -10,6 +10,7 @@ import os
 import secrets
 import subprocess
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,8 @@ class SystemdMachine:
             *("--cap-add=SYS_ADMIN", "--security-opt=seccomp=unconfined"),
             *("--security-opt=apparmor=unconfined", "--cgroupns=private"),
             *("--tmpfs=/run", "--tmpfs=/tmp:mode=1777,exec", "--env=container=docker"),
+            # A machine, not one process among the host's, when they share its cores.
+            "--cpu-shares=16384",
             # What Docker itself would refuse; systemd shall be the one that does.
             *(f"--device-cgroup-rule=c {NVIDIA_MAJOR}:* rwm",),
             *(f"--device-cgroup-rule=c {CAPS_MAJOR}:* rwm",),
@@ -156,7 +159,7 @@ class SystemdMachine:
             found[key] = f"{found[key]}\n{value}" if key in found else value
         return found
 
-    @property
+    @cached_property
     def address(self) -> str:
         """Its IP address, which the host reaches."""
         wanted = "{{.NetworkSettings.IPAddress}}"
@@ -179,7 +182,7 @@ class SystemdMachine:
             )
             if running != "true":
                 break
-            time.sleep(0.1)
+            time.sleep(0.2)
         said = self._engine.docker("logs", self.name)
         raise EngineTroubleError(f"systemd does not come up as PID 1 here: {said}")
 

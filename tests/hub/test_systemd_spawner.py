@@ -1,6 +1,7 @@
 """gpu-systemd without systemd: names, properties, and what is believed of systemctl."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,12 +9,14 @@ import pytest
 from systemdspawner import SystemdSpawner
 from traitlets.config import Config
 
+from jupyterhub_gpuworkshop.core.devices import Device, Inventory
 from jupyterhub_gpuworkshop.core.errors import (
     HostError,
     ShareRefused,
     WorkshopFileError,
 )
-from jupyterhub_gpuworkshop.core.leases import Lease, Ledger
+from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice, Ledger
+from jupyterhub_gpuworkshop.hub.mixin import GpuSpawnerMixin
 from jupyterhub_gpuworkshop.hub.setup import configure
 from jupyterhub_gpuworkshop.hub.spawners.systemd import (
     GpuSystemdMixin,
@@ -225,6 +228,39 @@ def test_the_configured_properties_are_lent_and_come_back(make_spawner):
         assert "DevicePolicy" in spawner.unit_extra_properties
         assert not spawner.isolate_devices
         spawner.unit_extra_properties["DeviceAllow"].append("as the spawner writes")
+    assert spawner.unit_extra_properties == admin
+    assert spawner.isolate_devices
+
+
+async def test_a_unit_is_started_under_the_rules_of_its_lease(
+    make_spawner, systemctl, tmp_path
+):
+    systemctl(f"[ $1 = show ] || exit 3\n{shown('active')}")
+    run, said = tmp_path / "systemd-run", tmp_path / "said"
+    run.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{said}\n')
+    run.chmod(0o755)
+    admin = {"DeviceAllow": ["/dev/snd/timer rw"]}
+    spawner = make_spawner(
+        username_template="nobody", unit_extra_properties=admin, isolate_devices=True
+    )
+    device = Device(uuid="GPU-b", label="0", name="GPU", memory_bytes=1, minor=4)
+    runtime = spawner.user.settings["gpuworkshop"]
+    runtime.allocator.inventory = Inventory(devices=(device,), source="nvml")
+    leased = LeasedDevice(uuid="GPU-b", label="0", memory_bytes=1, total_bytes=1)
+    unit = "jupyter-ada-singleuser.service"
+    spawner.lease = replace(a_lease("ada", unit), devices=(leased,))
+    spawner.cmd, spawner.get_env, spawner.get_args = ["/bin/true"], dict, list
+    # What comes after the claim, in whatever class the mixin is put in front of.
+    await super(GpuSpawnerMixin, spawner).start()
+    arguments = said.read_text().splitlines()
+    assert "--property=DevicePolicy=closed" in arguments
+    opens = [x.partition("=")[2] for x in arguments if "=DeviceAllow=" in x]
+    assert opens == [
+        *("DeviceAllow=/dev/snd/timer rw", f"DeviceAllow={STAYS_OPEN[0]}"),
+        *("DeviceAllow=/dev/char/195:255 rw", "DeviceAllow=/dev/char/195:254 rw"),
+        *("DeviceAllow=char-nvidia-uvm rw", "DeviceAllow=/dev/char/195:4 rw"),
+    ]
+    assert not any("PrivateDevices" in x for x in arguments)
     assert spawner.unit_extra_properties == admin
     assert spawner.isolate_devices
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from jupyterhub.utils import maybe_future
 from systemdspawner import SystemdSpawner
+from traitlets.config import Configurable
 
 from jupyterhub_gpuworkshop.core.errors import HostError, ShareRefused, SourceError
 from jupyterhub_gpuworkshop.core.leases import Lease
@@ -38,7 +39,9 @@ from .systemd_units import (
 if TYPE_CHECKING:
     from systemdspawner import SystemdSpawner as _Base
 else:
-    _Base = object
+    _Base = (
+        Configurable  # one base with the mixin, or Python puts it behind the spawner
+    )
 
 _ASK_AGAIN_SECONDS = (0.2, 1.0)
 _LOWEST_PERSONS_UID = 1000
@@ -156,6 +159,7 @@ class GpuSystemdMixin(GpuSpawnerMixin, _RuledUnit):
     _unix_user = ""
     _uid: int | None = None
     _stays_the_attendees = False
+    _is_half_started = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -194,7 +198,7 @@ class GpuSystemdMixin(GpuSpawnerMixin, _RuledUnit):
                 f"not fit a unit of systemd's: {reason}.{_ORGANISER}",
                 self,
             )
-        self._unix_user, self._uid = "", None
+        self._unix_user, self._uid, self._is_half_started = "", None, False
         started = await super().start()
         # TLJH chooses the Unix user when it starts a server.
         self._unix_user = self._expand_user_vars(self.username_template)
@@ -208,9 +212,15 @@ class GpuSystemdMixin(GpuSpawnerMixin, _RuledUnit):
     async def poll(self) -> int | None:
         """Return None while the unit's server runs.
 
+        A hub that is killed in mid-spawn has stored no state, and does not know the
+        server's port: it would wait for it for all of `http_timeout`. The server
+        counts as gone, and the reconciler ends the unit.
+
         Raises:
             HostError: systemd does not answer, asked three times: it is unknown.
         """
+        if self._is_half_started:
+            return 1
         unit = await self._look()
         if self._starts_unit and unit.is_over:
             # SystemdSpawner asks again, once a second, until `start_timeout`.
@@ -260,8 +270,9 @@ class GpuSystemdMixin(GpuSpawnerMixin, _RuledUnit):
         """Take up unit and Unix user with the lease."""
         super().load_state(state)
         if self.lease is not None and self.lease.engine == self.engine:
-            # A hub that was killed in mid-spawn has stored no state.
             self.unit_name = name_of(self.lease.engine_id)
+        on_record = self.orm_spawner is not None and self.orm_spawner.server is not None
+        self._is_half_started = on_record and "unit_name" not in state
         self._unix_user = str(state.get(_STATE_KEY, ""))
         self._uid = None
 
