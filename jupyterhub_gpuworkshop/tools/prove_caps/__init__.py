@@ -22,7 +22,7 @@ from .account import Account, account_of
 from .plan import make_plan
 from .probing import ProbeFailed
 from .proving import Bench, prove
-from .sampling import read_devices
+from .reading import read_devices
 
 _ON_GPUS = ("torch", "tensorflow", "jax", "cupy", "cudf")
 _SIMULATED = ("simcuda",)

@@ -21,9 +21,9 @@ from jupyterhub_gpuworkshop.core.placement import (
 from jupyterhub_gpuworkshop.core.shares import Share
 from jupyterhub_gpuworkshop.core.sums import usable_devices
 from jupyterhub_gpuworkshop.core.units import MIB, format_size
+from jupyterhub_gpuworkshop.machine.sampling import Reading
 from jupyterhub_gpuworkshop.workshop import Workshop
 
-from .sampling import Reading
 from .verdict import Limits
 
 _STEPS = 50

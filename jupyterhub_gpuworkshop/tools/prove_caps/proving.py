@@ -18,7 +18,7 @@ from .account import Account, plain_environment
 from .environment import leased_environment, undone_environment
 from .plan import Plan, obstacle_on
 from .probing import Probe, ProbeFailed
-from .sampling import read_devices
+from .reading import read_devices
 from .verdict import Fill, Trial, report
 
 _LOOKS = 10

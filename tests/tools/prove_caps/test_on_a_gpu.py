@@ -13,7 +13,7 @@ from jupyterhub_gpuworkshop.core.errors import SourceError
 from jupyterhub_gpuworkshop.machine.source import open_source
 from jupyterhub_gpuworkshop.tools.doctor.check import Check, Status
 from jupyterhub_gpuworkshop.tools.prove_caps import ProofOptions, prove_caps
-from jupyterhub_gpuworkshop.tools.prove_caps.sampling import read_devices
+from jupyterhub_gpuworkshop.tools.prove_caps.reading import read_devices
 from jupyterhub_gpuworkshop.workshop import Workshop
 from tests.conftest import require_engine
 

@@ -8,8 +8,8 @@ from jupyterhub_gpuworkshop.core.devices import Device, Inventory
 from jupyterhub_gpuworkshop.core.errors import ProofError
 from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, ProcessUse
 from jupyterhub_gpuworkshop.core.units import GIB, MIB
+from jupyterhub_gpuworkshop.machine.sampling import Reading
 from jupyterhub_gpuworkshop.tools.prove_caps.plan import Plan, make_plan
-from jupyterhub_gpuworkshop.tools.prove_caps.sampling import Reading
 from jupyterhub_gpuworkshop.workshop import Workshop
 
 H100 = Device(
