@@ -14,6 +14,7 @@ from jupyterhub_gpuworkshop.core import errors
 from jupyterhub_gpuworkshop.core.caps import framework_variables, lease_variables
 from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice
 from jupyterhub_gpuworkshop.core.units import GIB, MIB
+from jupyterhub_gpuworkshop.tools.doctor.catalogue import AREAS, CHECKS
 from jupyterhub_gpuworkshop.workshop import Workshop
 
 GENERATED = Path(__file__).parent / "reference" / "generated"
@@ -148,9 +149,28 @@ def error_tree() -> str:
     return "\n".join(rows) + "\n"
 
 
+def doctor() -> str:
+    """Return what each check of the doctor looks at, by area."""
+    parts = []
+    for area, heading in AREAS.items():
+        rows = [f"## {heading}", "", "| check | looks at |", "| --- | --- |"]
+        rows += [
+            f"| `{name}` | {looks_at} |"
+            for name, looks_at in CHECKS.items()
+            if name.startswith(f"{area}.")
+        ]
+        parts.append("\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
 def write_all() -> None:
     """Write the pages for Sphinx to include."""
     GENERATED.mkdir(parents=True, exist_ok=True)
-    pages = {"workshop-file": workshop_file, "caps": caps, "errors": error_tree}
+    pages = {
+        "workshop-file": workshop_file,
+        "caps": caps,
+        "errors": error_tree,
+        "doctor": doctor,
+    }
     for name, make in pages.items():
         (GENERATED / f"{name}.md").write_text(make(), "utf-8")
