@@ -11,13 +11,27 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 HUB5 := .venv-hub5
 
-.PHONY: help demo test test-hub5 bench docs lint clean
+# The frameworks that the import hook is tested with, as pip is to install them. A
+# variable may bring options of pip's along: where it finds PyTorch's build for CPUs, say.
+FRAMEWORKS := torch tensorflow jax onnxruntime
+TORCH ?= torch==2.13.0 numpy
+TENSORFLOW ?= tensorflow-cpu==2.21.0
+JAX ?= jax[cpu]==0.10.2
+ONNXRUNTIME ?= onnxruntime==1.31.1
+IN_torch = $(TORCH)
+IN_tensorflow = $(TENSORFLOW)
+IN_jax = $(JAX)
+IN_onnxruntime = $(ONNXRUNTIME)
+IN_FRAMEWORKS := $(FRAMEWORKS:%=.venv-%/.installed)
+
+.PHONY: help demo test test-hub5 test-frameworks bench docs lint clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo 'make demo   a GPU workshop on this machine, without a GPU'
 	@echo 'make test   the tests'
 	@echo 'make test-hub5  what touches the hub, on the newest JupyterHub 5'
+	@echo 'make test-frameworks  the caps, with real frameworks in environments of their own'
 	@echo 'make bench  the benchmarks'
 	@echo 'make docs   the documentation, into docs/_build/html'
 	@echo 'make lint   formatting, types and import contracts'
@@ -34,6 +48,10 @@ test: $(DEV)
 test-hub5: $(HUB5)/.installed
 	@exec $(HUB5)/bin/python -m pytest tests/hub tests/service tests/integration $(ARGS)
 
+test-frameworks: $(DEV) $(IN_FRAMEWORKS)
+	@exec $(BIN)/python -m pytest tests/notebook/test_real_frameworks.py \
+	  tests/notebook/test_where_caps_reach.py $(ARGS)
+
 bench: $(DEV)
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
@@ -47,8 +65,8 @@ lint: $(DEV)
 	@$(BIN)/lint-imports
 
 clean:
-	@rm -rf $(VENV) $(HUB5) build dist docs/_build .pytest_cache .mypy_cache .ruff_cache \
-	  .hypothesis .import_linter_cache htmlcov .coverage .coverage.* *.egg-info
+	@rm -rf $(VENV) $(HUB5) $(FRAMEWORKS:%=.venv-%) build dist docs/_build \
+	  .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache htmlcov .coverage .coverage.* *.egg-info
 
 # stdout belongs to the program: everything here speaks on stderr.
 $(DEV): setup.cfg pyproject.toml $(BIN)/python
@@ -66,6 +84,13 @@ $(HUB5)/.installed: $(DEV)
 	@$(BIN)/python -m venv $(HUB5) >&2
 	@$(HUB5)/bin/python -m pip --disable-pip-version-check --quiet \
 	  install -e '.[demo,test]' 'jupyterhub==5.*' >&2
+	@touch $@
+
+$(IN_FRAMEWORKS): .venv-%/.installed: | $(DEV)
+	@echo 'Installing $(IN_$*) into .venv-$* ...' >&2
+	@$(BIN)/python -m venv .venv-$* >&2
+	@.venv-$*/bin/python -m pip --disable-pip-version-check --quiet \
+	  install ipykernel $(IN_$*) >&2
 	@touch $@
 
 $(BIN)/python:

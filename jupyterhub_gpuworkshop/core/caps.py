@@ -239,7 +239,8 @@ def apply_lease(
         result[name] = ours
 
     for allocator, value in _UNCAPPED_ALLOCATORS.items():
-        if lease.devices and result.get(allocator) == value:
+        # XLA takes it in capitals too.
+        if lease.devices and str(result.get(allocator)).lower() == value:
             if allocator in admin:
                 overrule(allocator, None)
             del result[allocator]

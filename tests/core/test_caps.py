@@ -304,7 +304,10 @@ ALLOCATORS = {
 }
 
 
-@pytest.mark.parametrize(("name", "value"), ALLOCATORS.items())
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [*ALLOCATORS.items(), ("XLA_PYTHON_CLIENT_ALLOCATOR", "Platform")],
+)
 def test_an_allocator_that_ignores_caps_is_left_out(name: str, value: str):
     outcome = applied({name: value})
     assert name not in outcome.variables

@@ -1,67 +1,32 @@
-"""The import hook against PyTorch and TensorFlow themselves, each where it is.
+"""The import hook against the frameworks themselves, each where it is.
 
-Each lives in an environment of its own: GPUWORKSHOP_TORCH_PYTHON and
-GPUWORKSHOP_TENSORFLOW_PYTHON name its Python, where it is not the one of the tests.
+`make test-frameworks` gives each an environment of its own.
 """
-
-import functools
-import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.conftest import require_engine
-
+from .frameworks import FAKE_CUDA, TF_QUIET, python_with
 from .hooked_python import start, value_of
-
-
-@functools.cache
-def python_with(module: str) -> str | None:
-    """Return the Python that a module is found by, or None."""
-    variable = f"GPUWORKSHOP_{module.upper()}_PYTHON"
-    python = os.environ.get(variable, sys.executable)
-    code = f"from importlib.util import find_spec as f; exit(not f({module!r}))"
-    tried = subprocess.run([python, "-c", code])  # noqa: S603 - a Python
-    return None if tried.returncode else python
 
 
 @pytest.fixture
 def torch_python() -> str:
-    python = python_with("torch")
-    hint = (
-        "python3 -m venv torch && torch/bin/pip install torch numpy && "
-        "export GPUWORKSHOP_TORCH_PYTHON=torch/bin/python"
-    )
-    require_engine("torch", python is not None, hint)
-    return python or ""
+    return python_with("torch")
 
 
 @pytest.fixture
 def tensorflow_python() -> str:
-    python = python_with("tensorflow")
-    hint = (
-        "python3 -m venv tf && tf/bin/pip install tensorflow-cpu && "
-        "export GPUWORKSHOP_TENSORFLOW_PYTHON=tf/bin/python"
-    )
-    require_engine("tensorflow", python is not None, hint)
-    return python or ""
+    return python_with("tensorflow")
 
 
-# Without a GPU: as if CUDA had one, and a driver.
-FAKE_CUDA = """
-import torch
-calls = []
-for name, fake in {
-    "_cuda_init": lambda: None,
-    "_cuda_getDeviceCount": lambda: 2,
-    "_cuda_getDevice": lambda: 0,
-    "_cuda_setMemoryFraction": lambda *call: calls.append(call),
-    "_cuda_getMemoryFraction": lambda device: 1.0,
-}.items():
-    setattr(torch._C, name, fake)
-ours = [c for c, *_ in torch.cuda._queued_calls if "gpuworkshop" in c.__module__]
-"""
+@pytest.fixture
+def jax_python() -> str:
+    return python_with("jax")
+
+
+@pytest.fixture
+def onnxruntime_python() -> str:
+    return python_with("onnxruntime")
 
 
 @pytest.mark.torch
@@ -119,7 +84,6 @@ value = [oom.is_out_of_memory(torch.cuda.OutOfMemoryError("x")), oom.held_bytes(
     assert value_of(code, python=torch_python) == [True, 0]
 
 
-TF_QUIET = "import os; os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'\n"
 OPTIONS = f"""{TF_QUIET}
 import json, tensorflow as tf
 from tensorflow.python.eager import context
@@ -192,3 +156,61 @@ print(oom.is_out_of_memory(error("GPU:0")), oom.is_out_of_memory(error("CPU:0"))
 print(oom.held_bytes())
 """
     assert printed(code, tensorflow_python) == "True False\n0"
+
+
+JAX_OPTIONS = """
+from jaxlib import xla_client
+value = xla_client.generate_pjrt_gpu_plugin_options()
+"""
+
+
+@pytest.mark.jax
+def test_jax_computes_as_ever_with_the_hook(jax_python):
+    code = "import jax.numpy as jnp; value = float(jnp.arange(4.0).sum())"
+    assert value_of(code, python=jax_python, JAX_PLATFORMS="cpu") == 6.0
+
+
+@pytest.mark.jax
+def test_jax_refuses_both_names_of_its_fraction(jax_python):
+    # Which is why a server is given only one of them.
+    both = {"XLA_CLIENT_MEM_FRACTION": "0.1", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.1"}
+    ended = start(JAX_OPTIONS, python=jax_python, **both)
+    assert "ValueError: XLA_CLIENT_MEM_FRACTION is specified together" in ended.stderr
+
+
+@pytest.mark.jax
+def test_a_jax_error_for_want_of_gpu_memory_is_known(jax_python):
+    code = """
+import jax, gpuworkshop_out_of_memory as oom
+error = jax.errors.JaxRuntimeError
+value = [oom.is_out_of_memory(error(x)) for x in ("RESOURCE_EXHAUSTED: x", "OTHER: x")]
+"""
+    assert value_of(code, python=jax_python) == [True, False]
+
+
+@pytest.mark.onnxruntime
+def test_onnx_runtime_hands_the_cap_on_and_computes_as_ever(onnxruntime_python):
+    # A model of one node, y = x + x, as protobuf writes it.
+    code = """
+import numpy, onnxruntime
+from onnxruntime.capi import onnxruntime_inference_collection as collection
+def field(number, payload):
+    return bytes([number << 3 | 2, len(payload)]) + payload
+def tensor(name):
+    dims = field(2, field(1, bytes([8, 3])))
+    return field(1, name) + field(2, field(1, bytes([8, 1]) + dims))
+node = field(1, b"x") + field(1, b"x") + field(2, b"y") + field(4, b"Add")
+graph = field(1, node) + field(2, b"g")
+graph += field(11, tensor(b"x")) + field(12, tensor(b"y"))
+model = bytes([8, 8]) + field(7, graph) + field(8, bytes([16, 17]))
+session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+(y,) = session.run(None, {"x": numpy.array([1, 2, 3], numpy.float32)})
+gpu = "CUDAExecutionProvider"
+given = collection.check_and_normalize_provider_args([gpu], None, [gpu])
+value = [y.tolist(), given, session.get_providers()]
+"""
+    assert value_of(code, python=onnxruntime_python) == [
+        [2.0, 4.0, 6.0],
+        [["CUDAExecutionProvider"], [{"gpu_mem_limit": "4000"}]],
+        ["CPUExecutionProvider"],
+    ]
