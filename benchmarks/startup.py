@@ -1,4 +1,4 @@
-"""The start of a Python with the import hook that caps PyTorch and TensorFlow.
+"""The start of a Python with the import hook that caps frameworks.
 
 Against the same Python without it, both as a server's would start.
 """
@@ -26,6 +26,7 @@ def run(folder: Path, *, turns: int = 60) -> Iterator[Row]:
     bare = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     lease = {
         "GPUWORKSHOP_MEMORY_FRACTION": "0.2",
+        "GPUWORKSHOP_MEMORY_CAP_BYTES": str(2**34),
         "GPUWORKSHOP_MEMORY_LIMIT_BYTES": str(2**34),
     }
     hooked = with_memory_hook({**bare, **lease}, "")

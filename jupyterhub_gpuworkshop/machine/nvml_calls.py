@@ -1,6 +1,7 @@
 """The calls into NVML, each with its traps, as plain values.
 
-Owns all talk with the driver and is the only importer of `pynvml` (nvidia-ml-py).
+Owns all talk with the driver, but for limits by cgroup (`nvml_limits`); these two alone
+import `pynvml` (nvidia-ml-py).
 It remembers nothing between calls: that is `nvml.NvmlSource`'s.
 """
 

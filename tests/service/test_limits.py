@@ -1,5 +1,7 @@
 """Hard limits of leases: set, found again, lifted. The driver is a double."""
 
+import asyncio
+import json
 import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,10 +10,13 @@ import pytest
 
 from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice, LeaseState
 from jupyterhub_gpuworkshop.core.units import GIB
-from jupyterhub_gpuworkshop.core.wire import Report
+from jupyterhub_gpuworkshop.core.wire import REPORT, Report
 from jupyterhub_gpuworkshop.machine.limits import CgroupLimits
 from jupyterhub_gpuworkshop.service.limits import HardCaps
 from tests.machine.nvml_double.words import NO_PERMISSION, gpu
+
+from .service_process import ServiceProcess
+from .stub_hub import StubHub
 
 pytestmark = pytest.mark.gcc
 
@@ -245,3 +250,29 @@ async def test_a_driver_that_hangs_keeps_what_is_known(
     assert caps["lease-of-ada"].by_device == {"GPU-a": 3 * GIB}
     assert "has not answered" in caps["lease-of-bob"].problem
     assert caplog.text.count("The GPU driver does not answer.") == 1
+
+
+async def test_the_service_asks_the_driver_where_there_is_one(tmp_path, driver):
+    driver.say(gpu())
+    hub = StubHub()
+    workshop = {"gpus": {"source": "nvml"}, "monitor": {"interval": "0.5s"}}
+    process = ServiceProcess(
+        tmp_path, workshop, hub_port=hub.port, **driver.environment
+    ).start()
+    try:
+        await process.is_up()
+        report = Report(hub_id="hub", sent_at=1.0, leases=(lease(),))
+        assert (await process.report(REPORT.dump_json(report))).code == 200
+        why = ""
+        while not why:
+            await asyncio.sleep(0.05)
+            asked = {"Authorization": "token organiser-token"}
+            view = json.loads(
+                (await process.get("api/v1/snapshot", headers=asked)).body
+            )
+            why = "".join(x["no_hard_limit"] for x in view["leases"])
+    finally:
+        process.end()
+        await hub.stop()
+    # No server of hers runs on this machine, whose cgroups may be of version 1.
+    assert "not to be seen" in why or "unified_cgroup_hierarchy" in why
