@@ -28,7 +28,10 @@ def with_shares(c: Any) -> type[Spawner]:
         type(
             f"Gpu{found.__name__}",
             (_mixin_for(found), found),
-            {"__doc__": f"{found.__name__} with GPU shares."},
+            {
+                "__doc__": f"{found.__name__} with GPU shares.",
+                "__module__": __name__,
+            },
         ),
     )
 
