@@ -10,7 +10,7 @@ from typing import Any
 from traitlets.log import get_logger
 
 from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError, ShareRefused
-from jupyterhub_gpuworkshop.hub.setup import configure
+from jupyterhub_gpuworkshop.hub.setup import configure, is_only_read
 from jupyterhub_gpuworkshop.tools.tljh_places import SECTION, TljhPlaces
 
 from .culling import outlast_idle_rules
@@ -65,16 +65,17 @@ def apply(c: Any, places: TljhPlaces | None = None) -> None:
     if settings.mistake or not shares:
         attempt("GPU shares cannot be refused", lambda: _refuse(c))
         notices.append(_MEND.format(file=places.config_file))
-    attempt(
-        "The GPU service is not in place",
-        lambda: ensure_unit(c, settings.workshop, places),
-    )
+    if not is_only_read():
+        attempt(
+            "The GPU service is not in place",
+            lambda: ensure_unit(c, settings.workshop, places),
+        )
     if not settings.has_cull_timeout:
         attempt(
             "The idle culler's timeout is as it was",
             lambda: outlast_idle_rules(c, settings.workshop.idle.after),
         )
-    if not settings.mistake:
+    if not settings.mistake and not is_only_read():
         wanted = settings.workshop.kernels.stop_on_close
         attempt(
             "JupyterLab's settings are as they were",
@@ -88,7 +89,8 @@ def apply(c: Any, places: TljhPlaces | None = None) -> None:
 
 def _share(c: Any, settings: Settings, places: TljhPlaces, notices: list[str]) -> None:
     c.JupyterHub.spawner_class = with_shares(c)
-    places.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not is_only_read():
+        places.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     given, overruled = for_configure(settings.workshop, places)
     notices += overruled
     configure(c, given)

@@ -28,6 +28,10 @@ READ_SCOPE = "custom:gpuworkshop:read"
 ADMIN_SCOPE = "custom:gpuworkshop:admin"
 ORGANISER_ROLE = "gpuworkshop-organiser"
 
+ONLY_READ = "GPUWORKSHOP_ONLY_READ"
+"""The environment variable of who loads a hub's configuration without a hub, as the
+doctor does: what that would make or change on the host is left alone."""
+
 _SPAWNERS = {
     "jupyterhub.spawner.LocalProcessSpawner": "gpu-local",
     "jupyterhub.spawner.SimpleLocalProcessSpawner": "gpu-simple",
@@ -86,6 +90,11 @@ def configure(
     c.GpuRuntime.service_url = service_url
     c.GpuRuntime.link_secret = secret
     _start_with_the_hub()
+
+
+def is_only_read() -> bool:
+    """Whether the configuration is only read, and no hub will start with it."""
+    return bool(os.environ.get(ONLY_READ))
 
 
 def _set_spawner(c: Config) -> type[Spawner]:
@@ -208,6 +217,9 @@ def _kept_secrets(rules: Workshop) -> dict[str, str]:
         )
     path = Path(rules.service.secret_file)
     names = ("GPUWORKSHOP_LINK_SECRET", "JUPYTERHUB_API_TOKEN")
+    if is_only_read():
+        # A file that root makes would lock the hub out, where the hub is not root.
+        return dict.fromkeys(names, "")
     if not path.exists():
         made = "".join(f"{name}={secrets.token_hex(32)}\n" for name in names)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL

@@ -18,8 +18,8 @@ from traitlets.config import Config
 from traitlets.config.loader import LazyConfigValue
 
 from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError
-from jupyterhub_gpuworkshop.hub import setup
 from jupyterhub_gpuworkshop.hub.mixin import GpuSpawnerMixin
+from jupyterhub_gpuworkshop.hub.setup import ONLY_READ
 
 from .hub_facts import HUB_FACTS, HubFacts, RoleFacts, ServiceEntry
 
@@ -30,11 +30,7 @@ def main() -> None:
     """Print what matters; the configuration's own prints go to stderr."""
     answer = os.dup(1)
     os.dup2(2, 1)
-    # Only the hub makes the secrets that it shares: a file of root's would lock it out.
-    setup._kept_secrets = lambda rules: {
-        "GPUWORKSHOP_LINK_SECRET": "",
-        "JUPYTERHUB_API_TOKEN": "",
-    }
+    os.environ[ONLY_READ] = "1"
     file = Path(sys.argv[1])
     os.chdir(file.parent)
     facts = load(file)
