@@ -123,7 +123,8 @@ class SystemdHub(RunningHub):
             method,
             f"http://{self.machine.address}:{self.port}/hub/api/{path}",
             headers={"Authorization": f"token {self.token}"},
-            **{"timeout": 60, **kwargs},
+            timeout=kwargs.pop("timeout", 60),
+            **kwargs,
         )
 
     def servers_alive(self) -> list[psutil.Process]:

@@ -126,8 +126,10 @@ c.SystemdSpawner.unit_extra_properties = {
     assert "/dev/char/10:200 rw" in shown["DeviceAllow"].splitlines()
     assert "nvidia2" not in shown["DeviceAllow"]
     assert "/dev/nvidia2 rw of unit_extra_properties is left out" in hub.log
-    uid = machine.run("id", "-u", "ada").stdout.strip()
-    assert shown["UID"] == uid
+    assert shown["UID"] == machine.run("id", "-u", "ada").stdout.strip()
+    # Docker's containers would lose their GPUs here.
+    machine.run("systemctl", "daemon-reload")
+    assert opened(hub, "ada") == {minors[leases["ada"].uuids[0]], *SHARED}
     hub.stop_server("ada")
     assert [lease.user for lease in hub.leases()] == ["bea"]
 
