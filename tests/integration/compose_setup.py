@@ -17,6 +17,8 @@ from tests.engines.docker_engine import DockerEngine
 from tests.engines.host_image import ROOT, make_image, mounted_paths
 from tests.hub.running_hub import wait_for
 
+from .docker_hub import STUB
+
 EXAMPLE = ROOT / "examples" / "docker-compose"
 
 _CONFIG = """
@@ -35,12 +37,16 @@ c.DockerSpawner.image = "attendee:test"
 c.DockerSpawner.read_only_volumes = {volumes!r}
 c.DockerSpawner.volumes = {{{gpus!r}: {gpus!r}}}
 c.DockerSpawner.notebook_dir = "/tmp"
-c.DockerSpawner.cmd = ["jupyterhub-singleuser"]
+# One real server is enough; it takes its time.
+def pre_spawn_hook(spawner):
+    real = spawner.user.name == "ann"
+    spawner.cmd = ["jupyterhub-singleuser"] if real else {stub!r}
+c.Spawner.pre_spawn_hook = pre_spawn_hook
 # Simulated GPUs tell processes apart by their ids on the host.
 c.DockerSpawner.extra_host_config["pid_mode"] = "host"
 c.Spawner.environment = {{
     "HOME": "/tmp", "USER": "attendee", "GPUWORKSHOP_SIMULATED_GPUS": {gpus!r},
-    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONDONTWRITEBYTECODE": "1", "STUB_HUB_VERSION": jupyterhub.__version__,
 }}
 """
 
@@ -97,6 +103,7 @@ class ComposeSetup:
                 token=self.token,
                 volumes={str(path): str(path) for path in mounted_paths()},
                 gpus=str(self.gpus),
+                stub=[sys.executable, "-S", "-E", str(STUB)],
             )
         )
         mine = f"{self.folder}/workshop.yaml:/srv/jupyterhub/workshop.yaml:ro"
@@ -189,7 +196,7 @@ class ComposeSetup:
             server = user["servers"].get("")
             return server and server["ready"] and server
 
-        return wait_for(ready, seconds=90, why=f"{name}'s server is not ready")
+        return wait_for(ready, seconds=150, why=f"{name}'s server is not ready")
 
     def inspect(self, name: str) -> dict[str, Any]:
         """Return what the engine says of a container."""
