@@ -244,8 +244,10 @@ def _apart(limits: Limits, trial: Trial) -> list[tuple[Status, str]]:
 
 def _above_the_share(limits: Limits, trial: Trial) -> list[tuple[Status, str]]:
     counted = trial.leased.counted_bytes
-    if counted is None or counted <= limits.share_bytes or not trial.leased.refused:
+    if counted is None or counted <= limits.share_bytes:
         return []
+    if limits.whole or not trial.leased.refused:
+        return []  # nobody is beside it; or worse is said already
     return [
         (
             Status.WARN,

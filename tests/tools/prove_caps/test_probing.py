@@ -65,6 +65,7 @@ def test_it_starts_with_a_clean_environment(
 ) -> None:
     monkeypatch.setenv("CUPY_GPU_MEMORY_LIMIT", "1")
     with start(sys.executable, tmp_path) as probe:
+        probe.ask(Kernel, "kernel")
         environment = psutil.Process(probe.pid).environ()
     assert "CUPY_GPU_MEMORY_LIMIT" not in environment
     assert environment["USER"] == ME

@@ -94,6 +94,8 @@ def test_a_context_larger_than_was_set_aside_is_told_with_its_figure() -> None:
     assert "gpus.keep_free_per_gpu" in check.remedy
     within = report(LIMITS, trial(replace(AT_THE_CAP, counted_bytes=16 * GIB)))
     assert within.status is Status.OK
+    # Nobody is beside who has all of it.
+    assert report(WHOLE, trial(leased)).status is Status.OK
 
 
 def test_a_share_that_cannot_be_used_fails_although_its_cap_holds() -> None:
