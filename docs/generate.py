@@ -12,8 +12,9 @@ from pydantic import BaseModel
 
 from jupyterhub_gpuworkshop.core import errors
 from jupyterhub_gpuworkshop.core.caps import framework_variables, lease_variables
+from jupyterhub_gpuworkshop.core.enforcement import HardCap, limits_in_force
 from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice
-from jupyterhub_gpuworkshop.core.units import GIB, MIB
+from jupyterhub_gpuworkshop.core.units import GIB, MIB, format_size
 from jupyterhub_gpuworkshop.tools.doctor.catalogue import AREAS, CHECKS
 from jupyterhub_gpuworkshop.workshop import Workshop
 
@@ -25,6 +26,7 @@ EXAMPLE_LEASE = Lease(
     server="",
     share="1/5",
     granted_at=0.0,
+    hook=True,
     devices=(
         LeasedDevice(
             uuid="GPU-8f6d1c1e",
@@ -135,6 +137,31 @@ def caps() -> str:
     return "\n".join(rows) + "\n"
 
 
+EXAMPLE_HARD_CAP = HardCap(
+    lease_id="example",
+    cgroup="/system.slice/jupyter-ada.service",
+    by_device={"GPU-8f6d1c1e": 16 * GIB},
+)
+"""What the driver holds the example to, where it offers that."""
+
+
+def limits() -> str:
+    """Return the table of what holds a lease, first without the driver's limit."""
+    rows = [
+        "| programs | kind | limit here | enforced by |",
+        "| --- | --- | --- | --- |",
+    ]
+    without = limits_in_force(EXAMPLE_LEASE)
+    hard = limits_in_force(EXAMPLE_LEASE, EXAMPLE_HARD_CAP)[0]
+    for limit in (without[0], hard, *without[1:]):
+        size = "" if limit.limit_bytes is None else format_size(limit.limit_bytes)
+        name = limit.applies_to
+        if limit is hard:
+            name += ", where the driver offers limits by cgroup"
+        rows.append(f"| {name} | {limit.kind.value} | {size} | {limit.enforced_by} |")
+    return "\n".join(rows) + "\n"
+
+
 def error_tree() -> str:
     """Return the exception tree, and what each one means."""
     tree = inspect.cleandoc(errors.__doc__ or "").split("::\n", 1)[1]
@@ -169,6 +196,7 @@ def write_all() -> None:
     pages = {
         "workshop-file": workshop_file,
         "caps": caps,
+        "limits": limits,
         "errors": error_tree,
         "doctor": doctor,
     }

@@ -140,6 +140,15 @@ def test_no_cap_is_called_hard() -> None:
     }
 
 
+def test_the_table_of_limits_calls_nothing_hard_but_the_drivers() -> None:
+    rows = [line.split(" | ") for line in GENERATE.limits().splitlines()[2:]]
+    hard = [row for row in rows if row[1] == "hard"]
+    assert [row[3] for row in hard] == [
+        "the driver, on cgroup /system.slice/jupyter-ada.service |"
+    ]
+    assert {row[1] for row in rows} == {"hard", "soft", "none"}
+
+
 def test_every_error_is_drawn_in_the_tree() -> None:
     tree = GENERATE.error_tree()
     for name, _ in inspect.getmembers(errors, inspect.isclass):
