@@ -31,7 +31,14 @@ async def look_once(
         command += ["--simulated-dir", str(gpus.simulated_dir)]
     try:
         child = await create_subprocess_exec(
-            *command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, start_new_session=True
+            *command,
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=DEVNULL,
+            start_new_session=True,
+            # With -m, Python looks for modules in the current folder first: it may be
+            # anybody's.
+            cwd="/",
         )
     except OSError as error:
         problem = f"the hub could not start a process to look for them: {error}"
