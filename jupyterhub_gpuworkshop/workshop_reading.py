@@ -4,6 +4,7 @@ Owns the YAML dialect and the notations of sizes, durations, shares and paths as
 types that pydantic reads and writes.
 """
 
+import os
 import re
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
@@ -81,7 +82,8 @@ def split_source(source: str | Path) -> tuple[Path, str]:
             that has a ``#`` in its name is a file.
     """
     path, mark, section = str(source).rpartition("#")
-    if not mark or not section or "/" in section or Path(source).exists():
+    # os.path: a folder that this user may not enter is for `read_file` to tell of.
+    if not mark or not section or "/" in section or os.path.exists(source):  # noqa: PTH110
         return Path(source), ""
     return Path(path), section
 

@@ -84,10 +84,12 @@ def test_the_service_heeds_a_change_of_the_section_without_a_restart(
 def test_who_may_not_read_the_file_is_told_of_root(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: Path) -> bytes:
+    def refuse(self: Path, **_: bool) -> bytes:
         raise PermissionError(13, "Permission denied")
 
+    # As below a folder that this user may not enter.
     monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "stat", refuse)
     with pytest.raises(WorkshopFileError, match="as root, with sudo"):
         Workshop.load(f"{config}#gpuworkshop")
 

@@ -68,7 +68,9 @@ def apply(c: Any, places: TljhPlaces | None = None) -> None:
     if not is_only_read():
         attempt(
             "The GPU service is not in place",
-            lambda: ensure_unit(c, settings.workshop, places),
+            lambda: ensure_unit(
+                c, settings.workshop, places, has_mistake=bool(settings.mistake)
+            ),
         )
     if not settings.has_cull_timeout:
         attempt(

@@ -24,7 +24,17 @@ from jupyterhub_gpuworkshop.workshop import Workshop
 _EVERYWHERE = ("", "*", "0.0.0.0", "::")  # noqa: S104  compared with, not bound to
 
 
-def ensure_unit(c: Any, workshop: Workshop, places: TljhPlaces) -> None:
+_READ_AT_START: Any = {
+    "gpus": {"source", "simulated_dir"},
+    "monitor": True,
+    "service": True,
+}
+"""What of the workshop the service reads when it starts, and not again."""
+
+
+def ensure_unit(
+    c: Any, workshop: Workshop, places: TljhPlaces, *, has_mistake: bool = False
+) -> None:
     """Make the unit what it should be, and let it run.
 
     Whoever has disabled or masked it is believed to want that.
@@ -33,15 +43,18 @@ def ensure_unit(c: Any, workshop: Workshop, places: TljhPlaces) -> None:
         c: the hub's configuration, as far as it is set.
         workshop: whose service it is.
         places: of TLJH.
+        has_mistake: config.yaml has one: a service that runs goes on as it is, for it
+            could not start again.
 
     Raises:
         HostError: systemd does not do it, or there is none.
     """
+    if has_mistake and (places.units / NAME).exists():
+        _start(restart=False)
+        return
     secret_file = workshop.service.secret_file or places.secret_file
     secret_file.chmod(0o600)
-    news = _write(
-        places.environment_file, _environment(c, workshop.service.name, secret_file)
-    )
+    news = _write(places.environment_file, _environment(c, workshop, secret_file))
     unit = Unit(
         workshop=places.workshop,
         environment_files=(places.environment_file, secret_file),
@@ -55,21 +68,26 @@ def ensure_unit(c: Any, workshop: Workshop, places: TljhPlaces) -> None:
         news = True
     if first:
         systemctl("enable", "--quiet", NAME)
+    _start(restart=news)
+
+
+def _start(*, restart: bool) -> None:
     if systemctl("is-enabled", NAME, check=False) == "enabled":
         # The hub does not wait for it: it starts without the service, too.
-        systemctl("restart" if news else "start", "--no-block", NAME)
+        systemctl("restart" if restart else "start", "--no-block", NAME)
 
 
-def _environment(c: Any, name: str, secret_file: Path) -> str:
-    base = _base_url(c)
+def _environment(c: Any, workshop: Workshop, secret_file: Path) -> str:
+    base, name = _base_url(c), workshop.service.name
     variables = {
         "JUPYTERHUB_API_URL": f"{_hub(c)}{base}hub/api",
         "JUPYTERHUB_BASE_URL": base,
         "JUPYTERHUB_SERVICE_NAME": name,
         "JUPYTERHUB_SERVICE_PREFIX": f"{base}services/{name}/",
     }
-    # The last line changes what else the service has read when it started.
-    stamp = f"# {__version__}, secrets of {secret_file.stat().st_mtime_ns}"
+    # The last line changes with what else the service has read when it started.
+    settings = workshop.model_dump_json(include=_READ_AT_START)
+    stamp = f"# {__version__} {secret_file.stat().st_mtime_ns} {settings}"
     return "\n".join([*(f"{k}={v}" for k, v in variables.items()), stamp, ""])
 
 

@@ -27,7 +27,7 @@ _STATE = Path("/var/lib/gpuworkshop")
 _MINORS = (*range(16), 254, 255)
 """Of the GPUs, nvidia-modeset and nvidiactl, under the driver's major number 195."""
 _HOMES = tuple(map(Path, ("/home", "/root", "/run/user")))
-_SYSTEMCTL_SECONDS = 60.0
+_SYSTEMCTL_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,6 +117,18 @@ def test_the_unit_is_restarted_where_something_changed_and_only_there(
     places.secret_file.unlink()
     _applied(places, "gpuworkshop: {service: {name: gpus}}")
     assert systemctl[-1] == ("restart", "--no-block", "gpuworkshop.service")
+    _applied(places, "gpuworkshop: {service: {name: gpus}, monitor: {interval: 2s}}")
+    assert systemctl[-1] == ("restart", "--no-block", "gpuworkshop.service")
+
+
+def test_a_mistake_does_not_restart_a_service_that_could_not_start_again(
+    places: TljhPlaces, systemctl: list[tuple[str, ...]]
+) -> None:
+    _applied(places, "gpuworkshop: {monitor: {interval: 2s}}")
+    before = places.environment_file.read_text()
+    _applied(places, "gpuworkshop: {monitor: {interval: 2}}")
+    assert systemctl[-1] == ("start", "--no-block", "gpuworkshop.service")
+    assert places.environment_file.read_text() == before
 
 
 def test_who_disabled_the_unit_is_believed(

@@ -148,7 +148,7 @@ class TljhMachine:
         """Wait until the hub answers."""
         up = lambda: self.api("GET", "info").get("version")  # noqa: E731
         try:
-            wait_for(up, seconds=60)
+            wait_for(up, seconds=180)
         except AssertionError:
             raise AssertionError(self.machine.journal("jupyterhub")[-6000:]) from None
 
