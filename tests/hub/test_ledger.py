@@ -110,6 +110,9 @@ def test_a_lease_is_read_back_as_it_was_written(
         boot_id="b00t",
         reason="fewest leases: 100 %s",
         state=LeaseState.ACTIVE,
+        engine="docker",
+        engine_id="c0ffee",
+        hook=True,
     )
     ledger.add(given)
     assert reopened(url) == Ledger().with_lease(given)

@@ -48,6 +48,14 @@ def test_a_server_with_a_device_gets_the_hook_and_one_without_does_not(make_hub)
     assert env["PYTHONPATH"] == f"{FOLDER}:/opt/admin:/opt/more"
     assert 0 < float(env["GPUWORKSHOP_MEMORY_FRACTION"]) <= 0.2
     assert env["GPUWORKSHOP_PAGE"].endswith("/services/gpuworkshop/")
+    # The lease, the server's state and the log say what that is worth.
+    leases = {lease.user: lease for lease in hub.leases()}
+    assert leases["ann"].hook is True
+    said = hub.server("ann")["state"]["gpuworkshop"]["memory_limits"]
+    assert said.startswith("soft: ")
+    assert "for each process of PyTorch, TensorFlow, ONNX Runtime, JAX" in said
+    assert f"The memory limit of ann is {said}" in hub.log
+    assert "The memory limit of cpu-only" not in hub.log
     env = hub.environment_of("cpu-only")
     assert env["PYTHONPATH"] == "/opt/admin:/opt/more"
     assert "GPUWORKSHOP_MEMORY_FRACTION" not in env
@@ -71,3 +79,6 @@ def test_the_hook_can_be_left_out(make_hub):
     env = hub.environment_of("ann")
     assert env["PYTHONPATH"] == "/opt/admin:/opt/more"
     assert "GPUWORKSHOP_MEMORY_LIMIT_BYTES" in env
+    (lease,) = hub.leases()
+    assert lease.hook is False
+    assert "PyTorch" not in hub.server("ann")["state"]["gpuworkshop"]["memory_limits"]
