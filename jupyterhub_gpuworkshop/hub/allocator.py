@@ -115,7 +115,7 @@ class Allocator:
             share: what to grant instead of what the workshop file says.
             engine: what the server will run under, as in `Lease`.
             engine_id: what the engine will call it, where that is known before.
-            hook: whether the server is given the import hook.
+            hook: whether a server with devices is given the import hook.
 
         Raises:
             ShareRefused: no device can take the share; its text is for the attendee.
@@ -147,7 +147,7 @@ class Allocator:
             reason=outcome.reason,
             engine=engine,
             engine_id=engine_id,
-            hook=hook,
+            hook=hook and bool(outcome.devices),
         )
         self._store.add(lease)
         self.ledger = self.ledger.with_lease(lease)

@@ -50,7 +50,7 @@ def test_a_server_with_a_device_gets_the_hook_and_one_without_does_not(make_hub)
     assert env["GPUWORKSHOP_PAGE"].endswith("/services/gpuworkshop/")
     # The lease, the server's state and the log say what that is worth.
     leases = {lease.user: lease for lease in hub.leases()}
-    assert leases["ann"].hook is True
+    assert [leases[x].hook for x in ("ann", "cpu-only")] == [True, False]
     said = hub.server("ann")["state"]["gpuworkshop"]["memory_limits"]
     assert said.startswith("soft: ")
     assert "for each process of PyTorch, TensorFlow, ONNX Runtime, JAX" in said
