@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,13 +51,6 @@ def run(environment: dict[str, str], tmp_path: Path) -> Iterator[Run]:
 
     env = {**os.environ, **environment, "IPYTHONDIR": str(tmp_path)}
     manager = KernelManager(kernel_name="python3")
-    manager.kernel_cmd = [
-        sys.executable,
-        "-m",
-        "ipykernel_launcher",
-        "-f",
-        "{connection_file}",
-    ]
     with contextlib.ExitStack() as stack:
         log = stack.enter_context((tmp_path / "log").open("w"))
         path = os.pathsep.join([str(FOLDER), str(ROOT)])
