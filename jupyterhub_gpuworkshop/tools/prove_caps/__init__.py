@@ -61,6 +61,11 @@ def prove_caps(workshop: Workshop, options: ProofOptions) -> Iterator[Check]:
     """Yield what each framework proves, as soon as it has."""
     try:
         account = account_of(options.as_user)
+    except ProofError as error:
+        finding = "No cap was proven: nobody was found to run a framework as."
+        yield Check("caps.python", Status.FAIL, finding, str(error))
+        return
+    try:
         inventory = asyncio.run(look_once(workshop, limit_seconds=_LOOK_SECONDS))
         plan = make_plan(
             workshop, inventory, read_devices(workshop), force=options.force

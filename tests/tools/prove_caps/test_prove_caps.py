@@ -297,6 +297,13 @@ def test_a_python_that_is_not_there_is_told_with_what_to_do(state_dir: Path) -> 
     assert "No such file or directory" in check.finding
 
 
+def test_a_user_who_is_not_there_is_told_with_what_to_do(state_dir: Path) -> None:
+    options = ProofOptions(as_user="nobody-at-all")
+    check = only(list(prove_caps(simulated(state_dir), options)))
+    assert (check.check, check.status) == ("caps.python", Status.FAIL)
+    assert "There is no Unix user 'nobody-at-all'" in check.remedy
+
+
 # -- on the command line
 
 
