@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from jupyterhub_gpuworkshop import __version__
-from jupyterhub_gpuworkshop.machine.examination import Examination
+from jupyterhub_gpuworkshop.machine.examination import ABSENT, Examination
 
 from . import address, containers, gpus, host, hub, service
-from .check import Check, skip
+from .check import Check, needs_root, skip
 from .consult import Probe, consult
 from .patient import DoctorOptions as DoctorOptions  # for the command line
 from .patient import Patient
@@ -123,7 +123,11 @@ def _of_the_gpus(patient: Patient) -> Sequence[Probe]:
     def driver() -> Check:
         if patient.simulated:
             return skip("gpus.driver", gpus.SIMULATED)
-        return gpus.judge_driver(patient.driver(), patient.linux())
+        seen = patient.driver()
+        if seen.trouble == ABSENT and patient.given().needs_root:
+            why = "there is no driver; whether the workshop wants one is not known."
+            return needs_root("gpus.driver", why)
+        return gpus.judge_driver(seen, patient.linux())
 
     def lock() -> Check:
         if patient.simulated:

@@ -52,7 +52,9 @@ def judge_reachable(address: str, answer: Answer | None, is_public: bool) -> Che
     if answer.status is None and not answer.bad_certificate:
         finding = f"Nobody answers at {address}: {answer.problem}."
         if not is_public:
-            return skip(name, f"{finding} The hub does not run just now.", _ASK)
+            return skip(
+                name, f"{finding} Its proxy does not run now, or not there.", _ASK
+            )
         return fail(
             name,
             finding,

@@ -124,8 +124,8 @@ def judge_cgroups(groups: Cgroups, driver_major: int, *, simulated: bool) -> Che
         return ok(name, f"cgroup version 2, {limits}; the driver offers hard caps.")
     return ok(
         name,
-        f"cgroup version 2, {limits}. This driver offers no hard caps (615 and later "
-        "do): caps are soft here.",
+        f"cgroup version 2, {limits}. Hard caps need driver 615 or later besides: caps "
+        "are soft here.",
     )
 
 

@@ -224,7 +224,9 @@ def judge_memory_limit(hub: HubFacts, *, simulated: bool) -> Check:
         return warn(
             name,
             "No server has a limit on host memory: one that takes it all ends others.",
-            '    c.Spawner.mem_limit = "8G"',
+            "$ sudo tljh-config set limits.memory 8G\n$ sudo tljh-config reload"
+            if _is_tljh(hub)
+            else '    c.Spawner.mem_limit = "8G"',
         )
     return ok(name, f"Each server may use {limit} of host memory.")
 
@@ -277,12 +279,16 @@ def _culls_after(service: ServiceEntry) -> float:
 
 def _raise_culler(hub: HubFacts, seconds: float) -> str:
     enough = int(seconds) + 3600
-    if "tljh" in hub.file:
+    if _is_tljh(hub):
         return (
             f"$ sudo tljh-config set services.cull.timeout {enough}\n"
             "$ sudo tljh-config reload"
         )
     return f"Give it --timeout={enough} in c.JupyterHub.services."
+
+
+def _is_tljh(hub: HubFacts) -> bool:
+    return "/tljh/" in hub.file
 
 
 def _kernel_culling(hub: HubFacts) -> float | None:

@@ -79,7 +79,7 @@ def judge_file(given: Given) -> Check:
         return needs_root(name, given.problem)
     if given.problem:
         edit = (
-            f"$ sudoedit {TljhPlaces.here().config_file}"
+            f"$ sudoedit {TljhPlaces.here().config_file}\n$ sudo tljh-config reload"
             if "#" in given.source
             else f"$ sudoedit {given.source}"
         )

@@ -11,12 +11,15 @@ import pytest
 from click.testing import CliRunner
 
 from jupyterhub_gpuworkshop.cli import main
+from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
 from jupyterhub_gpuworkshop.core.units import GIB
+from jupyterhub_gpuworkshop.machine.examination import ABSENT, Examination
 from jupyterhub_gpuworkshop.machine.simulated import create_devices
-from jupyterhub_gpuworkshop.tools.doctor import DoctorOptions, examine_all
+from jupyterhub_gpuworkshop.tools.doctor import DoctorOptions, examine_all, patient
 from jupyterhub_gpuworkshop.tools.doctor.catalogue import CHECKS
 from jupyterhub_gpuworkshop.tools.doctor.check import Check, Status
 from jupyterhub_gpuworkshop.tools.doctor.reading import driver as reading_driver
+from jupyterhub_gpuworkshop.workshop import Workshop
 from tests.hub.running_hub import RunningHub, wait_for
 from tests.machine.conftest import nvml_library as nvml_library
 from tests.machine.nvml_double import Scenario
@@ -85,6 +88,24 @@ def test_a_mistake_in_the_workshop_file_fails_one_check_and_ends_no_other(
     assert "atendees: there is no such key" in " ".join(result.stdout.split())
     assert "JupyterHub" in result.stdout
     assert "Traceback" not in result.output
+
+
+def test_a_workshop_file_that_only_root_may_read_is_no_reason_to_miss_a_driver(
+    simulated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(source: Any) -> Workshop:
+        if source == {}:
+            return Workshop()
+        raise WorkshopFileError(f"{source}: this user may not read it.")
+
+    monkeypatch.setattr(Workshop, "load", denied)
+    monkeypatch.setattr(
+        patient, "examine", lambda: Examination(problem="None.", trouble=ABSENT)
+    )
+    checks = by_name(examine_all(DoctorOptions(workshop_file=simulated)))
+    for name in ("workshop.file", "gpus.driver"):
+        assert checks[name].status is Status.SKIP
+        assert checks[name].remedy == "$ sudo gpuworkshop doctor"
 
 
 def test_every_failure_and_warning_says_what_to_do(tmp_path: Path) -> None:

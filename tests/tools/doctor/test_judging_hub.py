@@ -229,6 +229,14 @@ def test_the_remedy_on_tljh_is_tljhs_own_command() -> None:
     assert "tljh-config set services.cull.timeout 10800" in check.remedy
 
 
+def test_the_limit_on_tljh_is_set_tljhs_way() -> None:
+    seen = facts(
+        traits={"mem_limit": None}, file="/opt/tljh/x/tljh/jupyterhub_config.py"
+    )
+    check = hub.judge_memory_limit(seen, simulated=False)
+    assert_says(check, Status.WARN, "tljh-config set limits.memory 8G")
+
+
 def test_kernels_that_servers_themselves_end_are_a_warning() -> None:
     seen = facts(traits={"args": ["--MappingKernelManager.cull_idle_timeout=300"]})
     check = hub.judge_culler(seen, Workshop.load({}))

@@ -261,7 +261,12 @@ PUBLIC = "http://hub.org/"
             Status.FAIL,
             ["no such name", "curl -v"],
         ),
-        (Answer(url=PUBLIC, problem="refused"), False, Status.SKIP, ["does not run"]),
+        (
+            Answer(url=PUBLIC, problem="refused"),
+            False,
+            Status.SKIP,
+            ["does not run now"],
+        ),
     ],
 )
 def test_whether_a_hub_answers_where_attendees_go(
