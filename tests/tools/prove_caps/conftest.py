@@ -4,9 +4,13 @@ import sys
 
 import pytest
 
-from tests.notebook.test_real_frameworks import tensorflow_python, torch_python
+from tests.notebook.test_real_frameworks import (
+    jax_python,
+    tensorflow_python,
+    torch_python,
+)
 
-__all__ = ["python", "tensorflow_python", "torch_python"]
+__all__ = ["jax_python", "python", "tensorflow_python", "torch_python"]
 
 
 @pytest.fixture

@@ -154,28 +154,6 @@ def test_a_share_of_a_whole_gpu_has_nothing_to_reach(prove: Prove) -> None:
 # -- what goes wrong
 
 
-@pytest.mark.torch
-def test_real_pytorch_without_cuda_sees_no_gpu(
-    state_dir: Path, torch_python: str
-) -> None:
-    sees_none(state_dir, torch_python, "torch")
-
-
-@pytest.mark.tensorflow
-def test_real_tensorflow_without_cuda_sees_no_gpu(
-    state_dir: Path, tensorflow_python: str
-) -> None:
-    sees_none(state_dir, tensorflow_python, "tensorflow")
-
-
-def sees_none(state_dir: Path, python: str, framework: str) -> None:
-    options = ProofOptions(python=python, as_user=ME, frameworks=(framework,))
-    check = only(list(prove_caps(simulated(state_dir), options)))
-    assert check.status is Status.WARN, check
-    assert "sees no GPU" in check.finding
-    assert f"Install the build of {framework}" in check.remedy
-
-
 @pytest.mark.parametrize(
     ("fault", "status", "said"),
     [
