@@ -226,7 +226,8 @@ def _cap_onnxruntime(collection: Any) -> None:
     def check_and_normalize_provider_args(*args: Any, **kwargs: Any) -> Any:
         normal = normalise(*args, **kwargs)
         try:
-            _set_onnxruntime_cap(*normal, cap)
+            names, options = normal
+            _set_onnxruntime_cap(names, options, cap)
         except Exception as error:
             tell(f"ONNX Runtime is not capped: {error!r}")
         return normal
