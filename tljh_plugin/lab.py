@@ -33,8 +33,6 @@ def set_stop_on_close(wanted: bool, places: TljhPlaces) -> None:
     overrides = _read(path)
     section = overrides.setdefault(_PLUGIN, {})
     if wanted:
-        if section.get(_SETTING) is True:
-            return  # the organiser's own
         before = {"file": path.exists(), "value": section.get(_SETTING)}
         section[_SETTING] = True
         note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
