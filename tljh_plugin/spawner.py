@@ -37,15 +37,11 @@ def with_shares(c: Any) -> type[Spawner]:
 
 
 def _mixin_for(spawner: type[Spawner]) -> type[Any]:
-    try:
-        from systemdspawner import SystemdSpawner
-    except ImportError:
-        pass
-    else:
-        if issubclass(spawner, SystemdSpawner):
-            from jupyterhub_gpuworkshop.hub.spawners.systemd import GpuSystemdMixin
+    if any(kind.__module__.startswith("systemdspawner.") for kind in spawner.__mro__):
+        # Here, for without such a spawner its package need not be there.
+        from jupyterhub_gpuworkshop.hub.spawners.systemd import GpuSystemdMixin
 
-            return GpuSystemdMixin
+        return GpuSystemdMixin
     local = issubclass(spawner, LocalProcessSpawner)
     return GpuLocalMixin if local else GpuSpawnerMixin
 

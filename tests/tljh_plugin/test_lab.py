@@ -72,7 +72,7 @@ def test_a_file_that_is_not_plain_json_is_left_alone(
 def test_jupyterlab_itself_takes_it_for_its_default(
     places: TljhPlaces, tmp_path: Path
 ) -> None:
-    from jupyterlab_server.settings_utils import get_settings
+    from jupyterlab_server.settings_utils import _get_overrides, get_settings
 
     schemas = Path(sys.prefix, "share/jupyter/lab/schemas")
     shutil.copytree(
@@ -80,9 +80,6 @@ def test_jupyterlab_itself_takes_it_for_its_default(
         tmp_path / "schemas/@jupyterlab/notebook-extension",
     )
     set_stop_on_close(True, places)
-    from jupyterlab_server.config import get_federated_extensions  # noqa: F401
-    from jupyterlab_server.settings_utils import _get_overrides
-
     overrides, errors = _get_overrides(str(overrides_file(places).parent))
     assert not errors
     found, _ = get_settings(
