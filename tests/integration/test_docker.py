@@ -212,7 +212,8 @@ def test_a_hub_killed_in_mid_spawn_leaves_no_container_and_loses_no_share(
     hub = make_docker_hub(
         gpus=1,
         workshop=_ONE_EACH,
-        early=_DIE.format(how=_KILLS[moment]) + "c.Spawner.http_timeout = 5\n",
+        # So long the hub waits for a server whose address it did not live to write.
+        early=_DIE.format(how=_KILLS[moment]) + "c.Spawner.http_timeout = 20\n",
         environment={"DIE": "1"},
     ).start()
     hub.add_users("ann", "bea")
@@ -234,7 +235,7 @@ def test_a_hub_killed_in_mid_spawn_leaves_no_container_and_loses_no_share(
             hub.stop_server("ann")
         return not hub.leases() and not hub.ids()
 
-    wait_for(settled, seconds=60, why="a container or a share is left")
+    wait_for(settled, seconds=120, why="a container or a share is left")
     hub.spawn("bea")
     assert [lease.user for lease in hub.leases()] == ["bea"]
 
