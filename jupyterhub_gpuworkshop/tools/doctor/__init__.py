@@ -155,7 +155,8 @@ def _of_the_gpus(patient: Patient) -> Sequence[Probe]:
         on_driver(
             "gpus.foreign",
             lambda x: gpus.judge_foreign(
-                read_holdings(x), patient.workshop.gpus.keep_free_per_gpu
+                read_holdings(x, in_containers=bool(patient.in_containers)),
+                patient.workshop.gpus.keep_free_per_gpu,
             ),
         ),
     )

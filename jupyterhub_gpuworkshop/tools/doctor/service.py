@@ -17,7 +17,7 @@ _TELLS_NOTHING = (
     "The service tells how it is only to who asks on its own machine, not through a "
     "proxy or from another container.",
     "Where it runs in a container:\n"
-    "$ docker exec CONTAINER gpuworkshop doctor /path/to/workshop.yaml",
+    "$ docker compose exec gpu-service gpuworkshop doctor",
 )
 _WHERE_NAMED = (
     "Who it is stands on the service's page, under What is not known just now (or set "

@@ -22,6 +22,7 @@ from jupyterhub_gpuworkshop.tools.doctor.reading.driver import (
     Holdings,
     KernelLog,
     Xid,
+    is_server_cgroup,
     parse_xids,
 )
 
@@ -316,6 +317,22 @@ def test_the_hubs_own_and_what_fits_into_what_is_kept_free_is_fine(
     assert (
         gpus.judge_foreign(Holdings(holdings=holdings), 512 * MIB).status is Status.OK
     )
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "in_containers", "ours"),
+    [
+        ("/system.slice/jupyter-ada.service", False, True),
+        ("/system.slice/docker-0f3c.scope", True, True),
+        ("/docker/0f3c", True, True),
+        ("/system.slice/docker-0f3c.scope", False, False),
+        ("/user.slice/user-1000.slice/session-3.scope", True, False),
+    ],
+)
+def test_a_container_is_the_hubs_only_where_servers_are_containers(
+    cgroup: str, in_containers: bool, ours: bool
+) -> None:
+    assert is_server_cgroup(cgroup, in_containers=in_containers) is ours
 
 
 def test_processes_that_are_not_listed_are_not_called_absent() -> None:

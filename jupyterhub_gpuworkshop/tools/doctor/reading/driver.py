@@ -227,8 +227,13 @@ def _word(path: Path) -> str:
         return ""
 
 
-def read_holdings(examination: Examination) -> Holdings:
-    """Say of each process that holds memory what Linux vouches for."""
+def read_holdings(examination: Examination, *, in_containers: bool) -> Holdings:
+    """Say of each process that holds memory what Linux vouches for.
+
+    Args:
+        examination: who holds memory.
+        in_containers: whether servers are containers.
+    """
     processes = read_processes()
     holdings = []
     for gpu in examination.gpus:
@@ -243,7 +248,8 @@ def read_holdings(examination: Examination) -> Holdings:
                     user_id=facts.uid if facts else None,
                     of_the_hub=facts is not None
                     and (
-                        _is_server_cgroup(facts.cgroup) or _under_a_hub(pid, processes)
+                        is_server_cgroup(facts.cgroup, in_containers=in_containers)
+                        or _under_a_hub(pid, processes)
                     ),
                 )
             )
@@ -253,13 +259,19 @@ def read_holdings(examination: Examination) -> Holdings:
     return Holdings(holdings=tuple(holdings), unlisted=unlisted)
 
 
-_SERVER_CGROUP = re.compile(
-    r"/jupyter-[^/]*\.service|/docker[-/]|/libpod-|/machine\.slice"
-)
+_UNIT = re.compile(r"/jupyter-[^/]*\.service")
+_CONTAINER = re.compile(r"/docker[-/]|/libpod-|/machine\.slice")
 
 
-def _is_server_cgroup(cgroup: str) -> bool:
-    return bool(_SERVER_CGROUP.search(cgroup))
+def is_server_cgroup(cgroup: str, *, in_containers: bool) -> bool:
+    """Whether a cgroup is that of an attendee's server.
+
+    Args:
+        cgroup: its path.
+        in_containers: whether servers are containers; else a container is somebody
+            else's.
+    """
+    return bool(_UNIT.search(cgroup) or (in_containers and _CONTAINER.search(cgroup)))
 
 
 _HUB_COMMAND = re.compile(
