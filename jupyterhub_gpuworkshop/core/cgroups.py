@@ -8,6 +8,7 @@ cgroups of any name below it: where in the path a name stands decides.
 import re
 
 _CONTAINER = re.compile(r"(?:(?:docker|libpod)-)?([0-9a-f]{64})(?:\.scope)?")
+_OWN_MANAGER = re.compile(r"user@\d+\.service")
 
 Place = tuple[str, str]
 """(engine, what it calls the server), as `Lease.engine` and `Lease.engine_id`."""
@@ -16,7 +17,8 @@ Place = tuple[str, str]
 def place_of(cgroup: str) -> Place | None:
     """Return the container or the system unit that a process runs in.
 
-    A container: the outermost, for what is inside it is its own to name. A unit: the
+    A container: the outermost, for what is inside it is its own to name, and none
+    below a user's own manager, where an engine without root would have it. A unit: the
     system's only, which has nothing but slices above it; those names are unique.
 
     Args:
@@ -30,6 +32,8 @@ def place_of(cgroup: str) -> Place | None:
     for part in parts:
         if match := _CONTAINER.fullmatch(part):
             return ("docker", match[1])
+        if _OWN_MANAGER.fullmatch(part):
+            break
     for part in parts:
         if part.endswith(".service"):
             return ("systemd", part)

@@ -150,9 +150,9 @@ class Ledger:
             leases.pop(lease_id, None)
         return replace(self, leases=leases)
 
-    def identified(self, lease_id: str, engine_id: str) -> "Ledger":
-        """Return the ledger with what the engine calls one lease's server."""
-        lease = replace(self.leases[lease_id], engine_id=engine_id)
+    def identified(self, lease_id: str, engine_id: str, hook: bool) -> "Ledger":
+        """Return the ledger with what became known of one lease's server."""
+        lease = replace(self.leases[lease_id], engine_id=engine_id, hook=hook)
         return replace(self, leases={**self.leases, lease_id: lease})
 
     def quarantine(self, lease_id: str) -> "Ledger":

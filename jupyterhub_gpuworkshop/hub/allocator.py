@@ -164,8 +164,15 @@ class Allocator:
         self._tell(EventKind.LEASE_GRANTED, lease, lease.reason)
         return lease
 
-    def identify(self, lease_id: str, engine_id: str) -> Lease:
+    def identify(
+        self, lease_id: str, engine_id: str, *, hook: bool | None = None
+    ) -> Lease:
         """Write down what the engine calls a lease's server, durably.
+
+        Args:
+            lease_id: the lease.
+            engine_id: as in `Lease`.
+            hook: whether the server has the import hook; None leaves that as it is.
 
         Returns:
             The lease, with that in it.
@@ -173,8 +180,11 @@ class Allocator:
         Raises:
             LedgerError: it could not be written, or there is no such lease.
         """
-        self._store.identify(lease_id, engine_id)
-        self.ledger = self.ledger.identified(lease_id, engine_id)
+        lease = self.ledger.leases.get(lease_id)
+        if hook is None:
+            hook = lease is not None and lease.hook
+        self._store.identify(lease_id, engine_id, hook)
+        self.ledger = self.ledger.identified(lease_id, engine_id, hook)
         self._changed()
         return self.ledger.leases[lease_id]
 

@@ -108,7 +108,7 @@ _QUARANTINE = (
 _IDENTIFY = (
     update(LEASES)
     .where(LEASES.c.id == bindparam("lease_id"))
-    .values(engine_id=bindparam("name"))
+    .values(engine_id=bindparam("name"), hook=bindparam("has_hook"))
 )
 _PRUNE = delete(PREVIOUS).where(
     PREVIOUS.c.sequence
@@ -236,15 +236,15 @@ class DurableLedger:
 
         self._run("quarantine a lease", write)
 
-    def identify(self, lease_id: str, engine_id: str) -> None:
-        """Write what the engine calls a lease's server.
+    def identify(self, lease_id: str, engine_id: str, hook: bool) -> None:
+        """Write what the engine calls a lease's server, and whether it has the hook.
 
         Raises:
             LedgerError: it cannot be written, or the ledger has no such lease.
         """
 
         def write(connection: Connection, _again: bool) -> None:
-            row = {"lease_id": lease_id, "name": engine_id}
+            row = {"lease_id": lease_id, "name": engine_id, "has_hook": hook}
             if not self._identify.run(connection, row):
                 raise LedgerError(
                     f"The ledger {self._database.where} has no lease {lease_id} to "

@@ -263,15 +263,19 @@ class GpuSpawnerMixin(_Base):
         """
         return ""
 
-    def identify_lease(self, engine_id: str) -> None:
+    def identify_lease(self, engine_id: str, *, hook: bool | None = None) -> None:
         """Write down what the engine calls this server, before it runs anything.
+
+        Args:
+            engine_id: as in `Lease`.
+            hook: whether it has the import hook, where that is only known now.
 
         Raises:
             LedgerError: it could not be written; the server must not start.
         """
         if self.lease is not None:
             allocator = GpuRuntime.of(self.user.settings).allocator
-            self.lease = allocator.identify(self.lease.id, engine_id)
+            self.lease = allocator.identify(self.lease.id, engine_id, hook=hook)
 
     def hook_folder(self) -> str:
         """Return where the server finds the import hook; empty for the package's."""

@@ -43,6 +43,11 @@ def test_a_unit_of_a_users_own_manager_is_not_the_systems_unit_of_that_name():
     assert place_of(forged) == ("systemd", "user@1001.service")
 
 
+def test_a_container_of_a_users_own_manager_is_not_the_systems_of_that_name():
+    forged = f"/user.slice/user-1001.slice/user@1001.service/docker-{ID}.scope"
+    assert place_of(forged) == ("systemd", "user@1001.service")
+
+
 def test_inside_a_container_nobody_can_claim_to_be_another():
     forged = f"/system.slice/docker-{ID}.scope/docker-{OTHER}.scope"
     assert place_of(forged) == ("docker", ID)

@@ -193,3 +193,14 @@ def test_what_the_engine_calls_a_server_survives_the_hub(tmp_path):
     assert room.allocator.identify(lease.id, "c0ffee").engine_id == "c0ffee"
     again = Room(tmp_path).allocator.ledger.leases[lease.id]
     assert (again.engine, again.engine_id) == ("docker", "c0ffee")
+
+
+def test_a_server_that_could_not_be_given_the_hook_is_not_said_to_have_it(tmp_path):
+    room = Room(tmp_path)
+    claim = room.allocator.claim
+    with_hook = claim(user="ada", server="", engine="docker", hook=True)
+    without = claim(user="bob", server="", engine="docker", hook=True)
+    room.allocator.identify(with_hook.id, "c0ffee")
+    room.allocator.identify(without.id, "decaf", hook=False)
+    again = Room(tmp_path).allocator.ledger.leases
+    assert [again[x.id].hook for x in (with_hook, without)] == [True, False]

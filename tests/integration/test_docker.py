@@ -245,7 +245,7 @@ def test_a_server_that_the_ledger_cannot_name_does_not_start(make_docker_hub):
         early="""
 from jupyterhub_gpuworkshop.core.errors import LedgerError
 from jupyterhub_gpuworkshop.hub.ledger import DurableLedger
-def identify(self, lease_id, name):
+def identify(self, *arguments):
     raise LedgerError("the disk is full")
 DurableLedger.identify = identify
 """

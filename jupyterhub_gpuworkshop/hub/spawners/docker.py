@@ -143,7 +143,8 @@ class GpuDockerMixin(GpuSpawnerMixin):
         self._hook_volume = await self._prepare_hook(lease)
         created: dict[str, Any] = await super().create_object()
         try:
-            self.identify_lease(created["Id"])
+            hook = lease.hook and bool(self._hook_volume or self.memory_hook_path)
+            self.identify_lease(created["Id"], hook=hook)
         except LedgerError as error:
             await self.docker("remove_container", created["Id"], v=True, force=True)
             self.log.error("%s is refused a share: %s", self._log_name, error)
