@@ -178,7 +178,7 @@ def test_containers_live_through_a_killed_hub_and_their_leases_with_them(
 _KILLS = {
     "before the container is in the ledger": """
 from jupyterhub_gpuworkshop.hub.mixin import GpuSpawnerMixin as Where
-def identify_lease(self, engine_id):
+def identify_lease(self, *arguments, **named):
     os.kill(os.getpid(), signal.SIGKILL)
 name, instead = "identify_lease", identify_lease
 """,
