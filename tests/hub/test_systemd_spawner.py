@@ -71,7 +71,9 @@ def make_spawner(monkeypatch):
         c = Config()
         c.SystemdSpawner.update(config)
         row = SimpleNamespace(name=server, state=None, server=None)
-        return cls(user=user, orm_spawner=row, config=c)
+        spawner = cls(user=user, orm_spawner=row, config=c)
+        spawner._has_unit = True  # as when it is on record, or was started
+        return spawner
 
     return make
 
@@ -315,6 +317,16 @@ async def test_a_server_runs_while_its_main_process_does(
 ):
     systemctl(shown(state))
     assert await make_spawner().poll() == status
+
+
+async def test_a_spawner_that_started_nothing_takes_no_unit_for_its_own(
+    make_spawner, systemctl
+):
+    calls = systemctl(shown("active"))
+    spawner = make_spawner()
+    spawner._has_unit = False
+    assert await spawner.poll() == 1
+    assert calls.read_text() == ""
 
 
 async def test_a_unit_that_somebody_installed_is_never_stopped(make_spawner, systemctl):

@@ -301,6 +301,23 @@ def test_a_name_that_does_not_fit_a_unit_is_refused_and_stops_nobody(make_hub):
     assert hub.server("ada")["ready"]
 
 
+def test_a_start_refused_for_the_name_of_anothers_unit_leaves_that_server_running(
+    make_hub,
+):
+    hub = make_hub(
+        *("ada", "ada--x"),
+        early='c.SystemdSpawner.unit_name_template = "jupyter-{USERNAME}"\n',
+    )
+    hub.spawn("ada--x")
+    answer = hub.api("POST", "users/ada/servers/x")
+    assert answer.status_code == 503
+    assert "another one runs under its name" in answer.json()["message"]
+    # The hub stops what it could not start.
+    wait_for(lambda: not hub.api("GET", "users/ada").json()["servers"])
+    assert len(hub.servers_alive()) == 1
+    assert [lease.user for lease in hub.leases()] == ["ada--x"]
+
+
 def test_a_unit_that_systemd_refuses_is_told_without_waiting(make_hub):
     hub = make_hub(
         "ada", early='c.SystemdSpawner.unit_extra_properties = {"NoSuchThing": "x"}'

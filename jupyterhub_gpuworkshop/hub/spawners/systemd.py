@@ -70,6 +70,8 @@ class _RuledUnit(_Base):
         unit_extra_properties: dict[str, Any]
 
     _starts_unit = False
+    _has_unit = False
+    """Whether `unit_name` is this server's: on record with the hub, or started here."""
 
     async def start(self) -> Any:
         """Start the unit with the admin's properties and the lease's device rules.
@@ -79,6 +81,7 @@ class _RuledUnit(_Base):
         """
         lease = self.lease
         if lease is None:
+            self._has_unit = True
             return await maybe_future(super().start())
         self.unit_name = name_of(lease.engine_id)
         await self._load_uvm(lease)
@@ -92,7 +95,7 @@ class _RuledUnit(_Base):
         for sentence in ruled.overruled:
             self.log.warning("%s: %s", self._log_name, sentence)
         with self._properties(ruled):
-            self._starts_unit = True
+            self._starts_unit = self._has_unit = True
             try:
                 started = await maybe_future(super().start())
             finally:
@@ -159,7 +162,6 @@ class GpuSystemdMixin(GpuSpawnerMixin, _RuledUnit):
     _unix_user = ""
     _uid: int | None = None
     _stays_the_attendees = False
-    _is_half_started = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -198,7 +200,7 @@ class GpuSystemdMixin(GpuSpawnerMixin, _RuledUnit):
                 f"not fit a unit of systemd's: {reason}.{_ORGANISER}",
                 self,
             )
-        self._unix_user, self._uid, self._is_half_started = "", None, False
+        self._unix_user, self._uid, self._has_unit = "", None, False
         started = await super().start()
         # TLJH chooses the Unix user when it starts a server.
         self._unix_user = self._expand_user_vars(self.username_template)
@@ -212,6 +214,9 @@ class GpuSystemdMixin(GpuSpawnerMixin, _RuledUnit):
     async def poll(self) -> int | None:
         """Return None while the unit's server runs.
 
+        After a start that was refused the hub asks, to stop what runs: a unit of that
+        name would be somebody else's.
+
         A hub that is killed in mid-spawn has stored no state, and does not know the
         server's port: it would wait for it for all of `http_timeout`. The server
         counts as gone, and the reconciler ends the unit.
@@ -219,7 +224,7 @@ class GpuSystemdMixin(GpuSpawnerMixin, _RuledUnit):
         Raises:
             HostError: systemd does not answer, asked three times: it is unknown.
         """
-        if self._is_half_started:
+        if not self._has_unit:
             return 1
         unit = await self._look()
         if self._starts_unit and unit.is_over:
@@ -272,7 +277,7 @@ class GpuSystemdMixin(GpuSpawnerMixin, _RuledUnit):
         if self.lease is not None and self.lease.engine == self.engine:
             self.unit_name = name_of(self.lease.engine_id)
         on_record = self.orm_spawner is not None and self.orm_spawner.server is not None
-        self._is_half_started = on_record and "unit_name" not in state
+        self._has_unit = on_record and "unit_name" in state
         self._unix_user = str(state.get(_STATE_KEY, ""))
         self._uid = None
 
