@@ -5,10 +5,11 @@ plain hosts; what it may do, and why, is written in it.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +27,10 @@ _MARK = "# Written by gpuworkshop"
 _STATE = Path("/var/lib/gpuworkshop")
 _MINORS = (*range(16), 254, 255)
 """Of the GPUs, nvidia-modeset and nvidiactl, under the driver's major number 195."""
+_PLAIN = re.compile(r"[\w./=:,@+#-]+", re.ASCII)
+"""What stands in a command line without quotes; an apostrophe is one."""
 _HOMES = tuple(map(Path, ("/home", "/root", "/run/user")))
+_TMP = tuple(map(Path, ("/tmp", "/var/tmp")))  # noqa: S108  only compared with
 _SYSTEMCTL_SECONDS = 120.0
 
 
@@ -75,7 +79,8 @@ class Unit:
                 environment={n: _quoted(v) for n, v in self.environment.items()},
                 environment_files=[_path(file) for file in self.environment_files],
                 writable=[f'"-{_quoted(str(path))}"' for path in self.writable],
-                readable_home=any(map(_in_a_home, read)),
+                readable_home=_any_below(_HOMES, read),
+                shared_tmp=_any_below(_TMP, read),
                 local_only=self.local_only,
                 minors=_MINORS,
             )
@@ -234,8 +239,8 @@ def require_root(command: str) -> None:
         raise HostError(f"This needs root. Run: sudo {command}")
 
 
-def _in_a_home(path: Path) -> bool:
-    return any(path.is_relative_to(home) for home in _HOMES)
+def _any_below(folders: Sequence[Path], paths: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(folder) for path in paths for folder in folders)
 
 
 def _quoted(text: str) -> str:
@@ -248,7 +253,7 @@ def _quoted(text: str) -> str:
 def _argument(text: str) -> str:
     """Escape one argument of a command line (systemd.service)."""
     quoted = _quoted(text).replace("$", "$$")
-    return quoted if quoted == text and " " not in text else f'"{quoted}"'
+    return quoted if _PLAIN.fullmatch(text) else f'"{quoted}"'
 
 
 def _path(path: Path) -> str:

@@ -51,6 +51,18 @@ def test_what_lies_in_a_home_may_be_read_and_else_no_home_may() -> None:
         assert "ProtectHome=read-only\n" in unit.text()
 
 
+def test_what_lies_among_temporary_files_is_there_for_the_service() -> None:
+    python, temporary = Path("/usr/bin/python3"), Path("/") / "tmp"
+    away = Unit(workshop="/srv/w.yaml", python=python)
+    assert "\nPrivateTmp=yes\nPrivateMounts=yes\n" in away.text()
+    for unit in (
+        Unit(workshop=f"{temporary}/w.yaml", python=python),
+        Unit(workshop="/srv/w.yaml", python=Path("/var") / "tmp/venv/bin/python"),
+        Unit(workshop="/srv/w.yaml", python=python, readable=(temporary / "gpus",)),
+    ):
+        assert "\nPrivateTmp=" not in unit.text()
+
+
 def test_systemds_own_characters_are_escaped() -> None:
     text = Unit(
         workshop='/srv/50% "$x.yaml',
@@ -58,6 +70,7 @@ def test_systemds_own_characters_are_escaped() -> None:
         writable=(Path("/srv/a b%"),),
     ).text()
     assert '"--workshop=/srv/50%% \\"$$x.yaml"' in text
+    assert '"--workshop=/srv/o\'b"' in Unit(workshop="/srv/o'b").text()
     assert 'Environment="A=50%% \\"$x"' in text
     assert 'ReadWritePaths=-"/srv/a b%%"' in text or '"-/srv/a b%%"' in text
     with pytest.raises(HostError, match="cannot stand in a unit file"):
@@ -98,7 +111,7 @@ def test_systemd_finds_nothing_wrong_with_it(tmp_path: Path, local_only: bool) -
     program = shutil.which("systemd-analyze")
     require_engine("systemd", program is not None, "apt install systemd")
     unit = Unit(
-        workshop="/srv/w%.yaml#gpuworkshop",
+        workshop="/srv/o'brien/w%.yaml#gpuworkshop",
         environment={"JUPYTERHUB_BASE_URL": "/"},
         environment_files=(Path("/etc/gpuworkshop/secrets.env"),),
         writable=(Path("/srv/a b"),),
