@@ -3,7 +3,7 @@
 Owns which checks there are, and in which order. It changes nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 
@@ -11,7 +11,7 @@ from jupyterhub_gpuworkshop import __version__
 from jupyterhub_gpuworkshop.machine.examination import ABSENT, Examination
 
 from . import address, containers, gpus, host, hub, service
-from .check import Check, needs_root, skip
+from .check import Check, fail, needs_root, skip
 from .consult import Probe, consult
 from .patient import DoctorOptions as DoctorOptions  # for the command line
 from .patient import Patient
@@ -70,23 +70,36 @@ def examine_all(options: DoctorOptions) -> list[Check]:
             *_of_the_service(patient),
         ]
     )
-    return [*checks, *_of_the_caps(patient, options)] if options.prove_caps else checks
+    if not options.prove_caps:
+        return checks
+    # When all else has been looked at: nothing else may run beside it.
+    try:
+        checks += _of_the_caps(patient, options)
+    except Exception as error:
+        checks.append(
+            fail(
+                "caps.python",
+                f"The proof itself broke: {type(error).__name__}: {error}. Which caps "
+                "hold is not known.",
+                "Mend what fails above and run it again, or else please report it.",
+            )
+        )
+    return checks
 
 
-def _of_the_caps(patient: Patient, options: DoctorOptions) -> list[Check]:
-    """Prove caps when all else has been looked at: nothing else may run beside it."""
+def _of_the_caps(patient: Patient, options: DoctorOptions) -> Iterator[Check]:
+    """Prove caps; what has been proven stays where the rest breaks."""
     # Not at the top: it builds on `check` of this very package.
     from jupyterhub_gpuworkshop.tools.prove_caps import ProofOptions, prove_caps
 
     if patient.hub().uses_docker and options.python is None:
-        return [
-            skip(
-                "caps.python",
-                "Servers are containers: what holds in their image was not proven.",
-                "Name a Python of this machine that has the same packages:\n"
-                "$ gpuworkshop doctor --prove-caps --python PATH",
-            )
-        ]
+        yield skip(
+            "caps.python",
+            "Servers are containers: what holds in their image was not proven.",
+            "Name a Python of this machine that has the same packages:\n"
+            "$ gpuworkshop doctor --prove-caps --python PATH",
+        )
+        return
     folder = patient.hook_folder
     proof = ProofOptions(
         python=options.python,
@@ -94,7 +107,7 @@ def _of_the_caps(patient: Patient, options: DoctorOptions) -> list[Check]:
         force=options.force,
         hook_folder=None if folder is None else str(folder),
     )
-    return list(prove_caps(patient.workshop, proof))
+    yield from prove_caps(patient.workshop, proof)
 
 
 def _probe(name: str, look: Callable[[], Check]) -> Probe:

@@ -115,7 +115,7 @@ def _show(status: Status, names: str, console: Console) -> None:
 
 
 def _show_remedy(remedy: str, console: Console) -> None:
-    for line in remedy.splitlines():
+    for line in _printable(remedy).splitlines():
         if line.startswith((_COMMAND, " ")):
             # Not wrapped: a command that is cut cannot be copied.
             console.print(Text(_INDENT + line, style="cyan"), soft_wrap=True)
@@ -124,11 +124,22 @@ def _show_remedy(remedy: str, console: Console) -> None:
 
 
 def _say(words: str, console: Console) -> None:
-    for paragraph in words.splitlines():
+    for paragraph in _printable(words).splitlines():
         for line in textwrap.wrap(
             paragraph, _room(console), break_long_words=False, break_on_hyphens=False
         ):
             console.print(Text(_INDENT + line), soft_wrap=True)
+
+
+def _printable(words: str) -> str:
+    """Write out what would move a terminal's cursor, or cannot be encoded.
+
+    Attendees choose the names of processes and files, and what their Python says.
+    """
+    return "".join(
+        x if x.isprintable() or x in "\n\t" else x.encode("unicode_escape").decode()
+        for x in words
+    )
 
 
 def _room(console: Console) -> int:

@@ -48,9 +48,9 @@ def find_workshop(file: Path | None, hub: HubFacts) -> Given:
         source, words = found, found
     else:
         source, words = {}, ""
-    if file is None and hub.workshop and (written := host_workshop()) is not None:
-        return _checked_against(written, Workshop.load(source))
     try:
+        if file is None and hub.workshop and (written := host_workshop()) is not None:
+            return _checked_against(written, Workshop.load(source))
         return Given(workshop=Workshop.load(source), source=words)
     except (GpuWorkshopError, OSError) as error:
         return _with_problem(error, words, Workshop.load({}))

@@ -76,7 +76,9 @@ def prove_caps(workshop: Workshop, options: ProofOptions) -> Iterator[Check]:
     simulated = workshop.gpus.source == "simulated"
     # As the admin of a hub with simulated GPUs sets it for all servers.
     where = {"GPUWORKSHOP_SIMULATED_GPUS": str(workshop.gpus.simulated_dir)}
-    with tempfile.TemporaryDirectory(prefix="gpuworkshop-") as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="gpuworkshop-", ignore_cleanup_errors=True
+    ) as folder:
         _give(folder, account)
         bench = Bench(
             workshop=workshop,

@@ -87,11 +87,11 @@ class Probe:
                 bufsize=0,
                 **become,
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            # A ValueError: a name or a value of the kernel's that no process can have.
             self._stderr.close()
-            raise ProbeFailed(
-                f"{account.name} cannot run {python}: {error.strerror}."
-            ) from error
+            why = getattr(error, "strerror", None) or error
+            raise ProbeFailed(f"{account.name} cannot run {python}: {why}.") from error
         try:
             self._write(_PROGRAM.read_text("utf-8"))
         except BaseException:
@@ -130,7 +130,7 @@ class Probe:
             if "error" in answer:
                 raise ProbeFailed(f"`{self._doing}` failed: {answer['error']}")
             return TypeAdapter(kind).validate_python(answer)
-        except (ValueError, TypeError, ValidationError):
+        except (ValueError, TypeError, RecursionError, ValidationError):
             raise ProbeFailed(f"`{self._doing}` was answered with {line!r}.") from None
 
     def end(self) -> None:

@@ -27,6 +27,9 @@ def read_devices(workshop: Workshop) -> Reading:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        # With -m, Python looks for modules in the current folder first: it may be
+        # anybody's, and this may be root.
+        cwd="/",
     )
     try:
         return READING.validate_json(child.communicate(timeout=_LIMIT_SECONDS)[0])

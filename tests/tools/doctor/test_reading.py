@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import socketserver
 import ssl
 import threading
@@ -104,6 +105,38 @@ def test_what_is_found_but_anybody_may_write_is_not_run(
     assert "--hub-config" in facts.problem
     config.chmod(0o644)
     assert read_hub(None).configured
+
+
+def test_what_is_found_where_anybody_may_put_another_is_not_run(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = config.parent / "theirs"
+    theirs.mkdir()
+    (theirs / config.name).symlink_to(config)
+    monkeypatch.chdir(theirs)
+    assert read_hub(None).configured
+    theirs.chmod(0o777)
+    assert "--hub-config" in read_hub(None).problem
+    theirs.chmod(0o1777)  # as /tmp: nobody replaces what is another's
+    assert read_hub(None).configured
+    # The link is safe, and where it leads is not.
+    config.parent.chmod(0o777)
+    theirs.chmod(0o755)
+    assert "--hub-config" in read_hub(None).problem
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a link away")
+def test_a_link_of_somebody_else_is_not_followed(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = config.parent / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    link = shared / config.name
+    link.symlink_to(config)
+    os.lchown(link, 65534, 65534)
+    monkeypatch.chdir(shared)
+    assert "--hub-config" in read_hub(None).problem
 
 
 def test_modules_beside_the_configuration_shadow_nothing_of_ours(
@@ -269,3 +302,17 @@ def test_only_a_lock_that_is_held_counts(
         assert driver.read_driver().locks == (str(path),)
     assert path.exists()
     assert driver.read_driver().locks == ()
+
+
+def test_a_lock_whose_name_would_be_a_command_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "_LOCKS", tmp_path)
+    for name in (
+        "x GPGPU exclusive lock for device 0'; touch taken; '",
+        "$(id) GPGPU exclusive lock for device 0",
+        "x GPGPU exclusive lock for device 0\n$ rm -r x GPGPU lock for device 0",
+    ):
+        with (tmp_path / name).open("w") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            assert driver.read_driver().locks == ()

@@ -74,3 +74,16 @@ def test_only_a_failure_makes_the_exit_status_1() -> None:
 
 def test_every_check_belongs_to_an_area_with_a_heading() -> None:
     assert {name.partition(".")[0] for name in CHECKS} <= set(AREAS)
+
+
+def test_what_would_move_a_terminals_cursor_is_written_out() -> None:
+    file = io.BytesIO()
+    text = io.TextIOWrapper(file, encoding="utf-8")
+    words = "process 7 (\x1b[2J\udcff\u202e\r\x85größer) holds it."
+    checks = [fail("gpus.foreign", words, f"$ kill 7 {words}")]
+    show(checks, Console(file=text, width=100, highlight=False))
+    text.flush()
+    told = file.getvalue().decode()
+    written = r"process 7 (\x1b[2J\udcff\u202e\r\x85größer) holds it."
+    assert told.count(written) == 2
+    assert all(x.isprintable() for x in told.replace("\n", ""))

@@ -52,3 +52,12 @@ def test_a_mistake_that_the_hub_goes_on_without_is_told_all_the_same(
     assert "sudoedit" in check.remedy
     places.config_file.write_text("gpuworkshop: {attendees: 12}")
     assert judging.judge_file(judging.find_workshop(None, hub)).status is Status.OK
+
+
+def test_a_workshop_that_cannot_be_read_any_more_ends_no_check(
+    places: TljhPlaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "host_workshop", lambda: places.workshop)
+    hub = HubFacts(file="/opt/tljh/x.py", workshop=str(tmp_path / "gone.yaml"))
+    given = judging.find_workshop(None, hub)
+    assert "gone.yaml" in judging.judge_file(given).finding

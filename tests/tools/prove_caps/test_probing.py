@@ -117,6 +117,7 @@ def test_the_kernels_python_is_the_one_of_its_specification(tmp_path: Path) -> N
             'print(\'{"error": "ValueError: no"}\', flush=True); input()',
             "`kernel` failed: ValueError: no",
         ),
+        ("print('[' * 60000, flush=True); input()", "was answered with"),
         ("while True: print('x' * 9999, end='')", "was answered without an end"),
     ],
 )
@@ -177,6 +178,14 @@ def test_a_python_that_cannot_be_run_is_told(tmp_path: Path) -> None:
 
 
 # -- as whom
+
+
+@pytest.mark.parametrize("variables", [{"A=B": "c"}, {"A": "b\0"}, {"A": "\ud800"}])
+def test_variables_that_no_process_can_have_are_told(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises(ProbeFailed, match=f"{ME} cannot run {sys.executable}: "):
+        start(sys.executable, tmp_path, **variables)
 
 
 def test_a_user_who_is_not_there_is_told() -> None:

@@ -5,7 +5,7 @@ import json
 import os
 import pwd
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -25,6 +25,7 @@ from jupyterhub_gpuworkshop.tools.prove_caps import (
     environment,
     prove_caps,
 )
+from jupyterhub_gpuworkshop.tools.prove_caps.reading import read_devices
 from jupyterhub_gpuworkshop.workshop import Workshop
 from tests.simulated_kernel import ROOT, SimulatedKernel
 
@@ -304,6 +305,35 @@ def test_the_doctor_proves_caps_after_all_else(
     assert proven["check"] == "caps.simcuda"
     assert proven["status"] == "ok"
     assert proven["finding"].startswith("soft: holds until unset: simcuda computed")
+
+
+def test_a_proof_that_breaks_takes_no_other_check_with_it(
+    monkeypatch: pytest.MonkeyPatch, state_dir: Path, tmp_path: Path
+) -> None:
+    def breaks(*_: object) -> Iterator[Check]:
+        yield Check("caps.torch", Status.OK, "soft")
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("jupyterhub_gpuworkshop.tools.prove_caps.prove_caps", breaks)
+    file = tmp_path / "workshop.yaml"
+    file.write_text(f"gpus: {{source: simulated, simulated_dir: {state_dir}}}")
+    result = doctor(str(file), "--json", "--prove-caps", "--python", "x")
+    assert result.exit_code == 1
+    *others, proven, broken = json.loads(result.stdout)
+    assert "workshop.file" in {each["check"] for each in others}
+    assert (proven["check"], broken["check"]) == ("caps.torch", "caps.python")
+    assert "RuntimeError: a bug" in broken["finding"]
+
+
+def test_modules_in_the_current_folder_are_not_run(
+    monkeypatch: pytest.MonkeyPatch, state_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('theirs')")
+    package = tmp_path / "jupyterhub_gpuworkshop"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('theirs')")
+    monkeypatch.chdir(tmp_path)
+    assert len(read_devices(simulated(state_dir)).samples) == 1
 
 
 @pytest.mark.parametrize("option", [["--python", "x"], ["--as-user", "x"], ["--force"]])

@@ -24,8 +24,11 @@ _DISPLAY_CLASSES = ("0x0300", "0x0302")
 _XID = re.compile(r"NVRM: Xid \((?P<where>[^)]*)\):? *(?P<number>\d+)(?P<rest>[^\n]*)")
 _MODULE = re.compile(r"\b(\d{3}\.\d+(?:\.\d+)?)\b")
 _LOCKS = Path("/var/lock")
-_LOCK_NAME = "*GPGPU exclusive lock for device *"
-"""CNTK's CrossProcessMutex: /var/lock/DBN.exe GPGPU exclusive lock for device N."""
+_LOCK_NAME = re.compile(r"[\w.-]+ GPGPU exclusive lock for device \d+", re.ASCII)
+"""CNTK's CrossProcessMutex: /var/lock/DBN.exe GPGPU exclusive lock for device N.
+
+Anybody may make a file there, and the name goes into a command for root: no other.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,9 +214,9 @@ def _held_locks() -> tuple[str, ...]:
         if len(fields := line.split()) > 5
     }
     found = []
-    for path in _LOCKS.glob(_LOCK_NAME):
+    for path in _LOCKS.glob("* GPGPU exclusive lock for device *"):
         try:
-            if str(path.stat().st_ino) in held:
+            if _LOCK_NAME.fullmatch(path.name) and str(path.stat().st_ino) in held:
                 found.append(str(path))
         except OSError:
             continue

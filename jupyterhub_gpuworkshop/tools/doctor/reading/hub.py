@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,7 +65,6 @@ def _usual_places() -> Iterator[Path]:
 def _why_not(file: Path, *, is_given: bool) -> HubFacts | None:
     """Return why a file is not to be run, or None where it may be."""
     try:
-        seen = file.stat()
         text = file.read_text("utf-8", "replace")
     except FileNotFoundError:
         return HubFacts(file=str(file), problem="there is no such file")
@@ -77,11 +77,33 @@ def _why_not(file: Path, *, is_given: bool) -> HubFacts | None:
     if _DEMO in text[:_HELPFUL_BYTES]:
         return HubFacts(file=str(file), problem="it is a demo's, which ends with it")
     # Loading it runs it: what was only found must not be somebody else's.
-    trusted = seen.st_uid in (0, os.geteuid()) and not seen.st_mode & 0o002
-    if not is_given and not trusted:
+    if not is_given and not all(map(_is_ours, _way_to(file))):
         return HubFacts(
             file=str(file),
-            problem="it belongs to somebody else, or anybody may write it, and to read "
-            f"it is to run it; if you trust it: --hub-config {file}",
+            problem="it or a folder on its way belongs to somebody else, or anybody "
+            "may write it, and to read it is to run it; if you trust it: "
+            f"--hub-config {file}",
         )
     return None
+
+
+def _way_to(file: Path) -> set[Path]:
+    """Return all that decides what is read: folders, links, and where they lead."""
+    # Not resolve() alone: whoever can write a link's folder can set another link.
+    ends = file.absolute(), file.resolve()
+    return {part for end in ends for part in (end, *end.parents)}
+
+
+def _is_ours(part: Path) -> bool:
+    """Tell whether nobody but root and this user can put something else there."""
+    try:
+        seen = part.lstat()
+    except OSError:
+        return False
+    # In a sticky folder, such as /tmp, everybody may add, and nobody replace.
+    closed = not seen.st_mode & stat.S_IWOTH or (
+        stat.S_ISDIR(seen.st_mode) and seen.st_mode & stat.S_ISVTX
+    )
+    return seen.st_uid in (0, os.geteuid()) and bool(
+        stat.S_ISLNK(seen.st_mode) or closed
+    )
