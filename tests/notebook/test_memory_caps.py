@@ -399,6 +399,13 @@ def test_a_hook_that_cannot_start_keeps_no_python_from_starting(tmp_path, python
         assert quiet.stderr == ""
 
 
+def test_a_python_too_old_for_caps_starts_without_a_word(tmp_path):
+    first = sitecustomize(tmp_path / "1", "print('theirs')\n")
+    old = python_or_skip("3.6")
+    ended = start("print('works')", first, python=old, GPUWORKSHOP_DEBUG="")
+    assert (ended.stdout, ended.stderr) == ("theirs\nworks\n", "")
+
+
 def test_the_folder_makes_nothing_else_importable():
     assert {x.name for x in FOLDER.iterdir()} - {"__pycache__"} == {
         "sitecustomize.py",

@@ -7,8 +7,6 @@ framework, and must never keep a Python from starting.
 `python -I`, `-E` and `-S` pass it by.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from importlib.machinery import PathFinder
