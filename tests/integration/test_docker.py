@@ -354,3 +354,29 @@ def test_the_mixin_gives_shares_to_system_users_in_containers_too(
     assert hub.variables("games")["CUDA_VISIBLE_DEVICES"] == lease.uuids[0]
     hub.stop_server("games")
     hub.wait_until_free("games")
+
+
+def test_a_server_whose_containers_name_is_anothers_is_refused_and_stops_nobody(
+    make_docker_hub,
+):
+    hub = make_docker_hub(
+        early='c.DockerSpawner.name_template = "{prefix}-shared"\n'
+    ).start()
+    hub.add_users("ann", "bea")
+    hub.spawn("ann")
+    before = hub.ids()
+    answer = hub.api("POST", "users/bea/server")
+    assert answer.status_code == 503
+    assert "another one runs under its name" in answer.json()["message"]
+    assert "shared is that of ann" in hub.log
+    # The hub stops what it could not start.
+    wait_for(lambda: not hub.api("GET", "users/bea").json()["servers"])
+    wait_for(lambda: [lease.user for lease in hub.leases()] == ["ann"])
+    assert hub.ids() == before
+    assert hub.container("shared")["State"]["Running"]
+    # After a restart of the hub it is still ann's.
+    hub.kill()
+    hub.start()
+    wait_for(lambda: (s := hub.server("ann")) and s["ready"])
+    hub.stop_server("ann")
+    assert hub.ids() == []

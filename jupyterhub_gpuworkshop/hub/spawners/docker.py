@@ -22,6 +22,7 @@ from jupyterhub_gpuworkshop.hub.runtime import NO_LEDGER, GpuRuntime
 from .docker_engine import APIError, DockerEngine, fill_hook_volume, make_client
 from .docker_request import (
     HOOK_TARGET,
+    LEASE_LABEL,
     NO_SWARM,
     DeviceDriver,
     ask,
@@ -37,6 +38,7 @@ _NEEDS_REMOVE = (
     '{"jupyter-{username}": "/home/jovyan/work"}.'
 )
 _TELL = "Your server cannot start: the hub is not set up for containers with GPUs. "
+_TELL_NAME = "Your server cannot start: another one runs under its name. "
 _ORGANISER = "Tell the organiser, who finds the reason in the hub's log."
 
 
@@ -73,6 +75,8 @@ class GpuDockerMixin(GpuSpawnerMixin):
     _image_environment: Sequence[str] = ()
     _driver = DeviceDriver.NVIDIA
     _hook_volume = ""
+    _whose_name = ""
+    """Whose container has the name of this server's, where it is another's."""
 
     @default("object_name")
     def _object_name_default(self) -> str:
@@ -128,13 +132,49 @@ class GpuDockerMixin(GpuSpawnerMixin):
         """Return the import hook's folder in the container."""
         return super().hook_folder() or HOOK_TARGET
 
+    async def get_object(self) -> dict[str, Any] | None:
+        """Return the container of this server, and of no other.
+
+        DockerSpawner goes by the name alone, and stops and removes what has it.
+        """
+        found: dict[str, Any] | None = await super().get_object()
+        self._whose_name = self._owner_besides(found) if found else ""
+        if self._whose_name:
+            self.object_id = ""
+            return None
+        return found
+
+    def _owner_besides(self, container: dict[str, Any]) -> str:
+        """Return whose container it is where its lease is another server's."""
+        labels = (container.get("Config") or {}).get("Labels") or {}
+        runtime = self.user.settings.get("gpuworkshop")
+        if runtime is None or LEASE_LABEL not in labels:
+            return ""
+        lease = runtime.allocator.ledger.leases.get(labels[LEASE_LABEL])
+        if lease is None or lease.key == (self.user.name, self.name):
+            return ""
+        # After an attendee was renamed, the lease still has the old name.
+        ours = self.lease is not None and lease.id == self.lease.id
+        return "" if ours else str(lease.owner)
+
     async def create_object(self) -> dict[str, Any]:
         """Create the container, and write down that it is the lease's.
 
         Raises:
-            Exception: `refusal`, where that cannot be written: it must not start.
+            Exception: `refusal`, where that cannot be written, or another server has
+                the container of that name: it must not start.
         """
         lease = self.lease
+        if self._whose_name:
+            self.log.error(
+                "%s cannot start: its container %s is that of %s, and DockerSpawner "
+                "would end that server. Mend c.DockerSpawner.name_template: {username} "
+                "and {servername} tell servers apart.",
+                self._log_name,
+                self.object_name,
+                self._whose_name,
+            )
+            raise refusal(f"{_TELL_NAME}{_ORGANISER}", self)
         if lease is None:
             return await super().create_object()
         image = await self.docker("inspect_image", self.image)
