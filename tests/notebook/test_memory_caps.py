@@ -233,6 +233,29 @@ value = [type(loader) is importlib.machinery.SourceFileLoader, sorted(vars(loade
     assert value_of(code, fakes) == [True, ["name", "path"], True]
 
 
+def test_a_class_that_loads_many_modules_is_left_alone_and_told(python):
+    code = """
+import sys
+from importlib.machinery import ModuleSpec
+class Both:
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return ModuleSpec(name, cls, is_package=True) if name[:5] == "torch" else None
+    @classmethod
+    def create_module(cls, spec):
+        return None
+    @classmethod
+    def exec_module(cls, module):
+        module.here = True
+sys.meta_path.append(Both)
+import torch.cuda, torch.other
+print(torch.cuda.here, torch.other.here)
+"""
+    ended = start(code, python=python)
+    assert ended.stdout == "True True\n", ended.stderr
+    assert "torch.cuda is not capped: TypeError('Both is a class')" in ended.stderr
+
+
 @pytest.mark.parametrize("name", ["torch", "tensorflow"])
 def test_a_framework_that_is_not_there_is_missing_as_ever(name, tmp_path, python):
     ended = start(f"import {name}.cuda", tmp_path, python=python)

@@ -114,6 +114,8 @@ class _Finder:
 
     def _add_hook(self, name: str, spec: ModuleSpec) -> None:
         loader: Any = spec.loader
+        if isinstance(loader, type):  # frozen programs: it serves all their modules
+            raise TypeError(f"{loader.__name__} is a class")
         execute = loader.exec_module
 
         def exec_module(module: ModuleType) -> None:
