@@ -21,6 +21,9 @@ AGAIN = "sudo gpuworkshop tljh packages"
 
 _EXAMINE = ("-m", "jupyterhub_gpuworkshop.machine.examine")
 _EXAMINE_SECONDS = 30.0
+_ROOT = "/"
+"""With -m, Python looks for modules in the current folder first: it may be anybody's,
+and this is root."""
 _LINES_OF_A_FAILURE = 5
 
 
@@ -59,6 +62,7 @@ def ask_driver() -> Driver:
             check=False,
             capture_output=True,
             timeout=_EXAMINE_SECONDS,
+            cwd=_ROOT,
         )
         seen = EXAMINATION.validate_json(child.stdout)
     except subprocess.TimeoutExpired:
@@ -91,6 +95,7 @@ def _pip(call: PipCall, python: str, say: Say) -> bool:
         stderr=subprocess.STDOUT,
         text=True,
         umask=0o022,  # attendees must be able to read it
+        cwd=_ROOT,
     )
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     if done.returncode:

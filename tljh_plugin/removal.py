@@ -91,6 +91,7 @@ def _uninstall(say: Callable[[str], None]) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        cwd="/",  # with -m, modules of the current folder, anybody's, would go first
     )
     if done.returncode:
         raise HostError(

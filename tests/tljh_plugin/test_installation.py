@@ -70,6 +70,28 @@ def test_what_pip_breaks_without_failing_is_told(
     assert said[-1] == "packages: ERROR: torch 2 requires x, which is not installed."
 
 
+def test_modules_in_the_current_folder_are_not_run(
+    places: TljhPlaces, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit('theirs')")
+    (tmp_path / "jupyterhub_gpuworkshop").mkdir()
+    package = tmp_path / "jupyterhub_gpuworkshop" / "__init__.py"
+    package.write_text("raise SystemExit('theirs')")
+    monkeypatch.chdir(tmp_path)
+    assert "failed" not in packages.ask_driver().problem
+    _python(places, "pwd; exit 1")
+    said: list[str] = []
+    packages.install_packages(
+        Workshop.load({"packages": ["pandas"]}), places, said.append
+    )
+    assert "could not be installed:\n/\n" in said[-1]
+    monkeypatch.setattr(
+        removal.sys, "executable", str(places.user_environment / "bin/python")
+    )
+    with pytest.raises(HostError, match=r"could not uninstall .*: /\n"):
+        removal._uninstall(said.append)
+
+
 def test_without_an_environment_for_attendees_nothing_is_run(
     places: TljhPlaces,
 ) -> None:
