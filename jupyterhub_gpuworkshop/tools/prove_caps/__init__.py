@@ -7,6 +7,7 @@ left behind, and nothing begins on a device that somebody uses.
 
 import asyncio
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -84,7 +85,7 @@ def prove_caps(workshop: Workshop, options: ProofOptions) -> Iterator[Check]:
             workshop=workshop,
             plan=plan,
             account=account,
-            python=options.python or _servers_python(),
+            python=_found(options.python) if options.python else _servers_python(),
             folder=folder,
             limit_seconds=options.limit_seconds,
             admin={**(where if simulated else {}), **options.environment},
@@ -105,6 +106,12 @@ def prove_caps(workshop: Workshop, options: ProofOptions) -> Iterator[Check]:
         frameworks = options.frameworks or (_SIMULATED if simulated else _ON_GPUS)
         for framework in frameworks:
             yield prove(bench, framework)
+
+
+def _found(python: str) -> str:
+    """Return where a Python is that somebody named, for a probe in another folder."""
+    # Not resolved: what is a link in an environment of its own is that environment.
+    return os.path.abspath(shutil.which(python) or python)  # noqa: PTH100
 
 
 def _servers_python() -> str:

@@ -268,6 +268,19 @@ def test_without_a_python_it_is_that_of_the_kernel(
     assert "cannot run /nowhere/python: No such file or directory" in check.finding
 
 
+def test_a_python_may_be_named_from_the_current_folder(
+    state_dir: Path, python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(python)
+    monkeypatch.chdir(tmp_path)
+    options = ProofOptions(
+        python="bin/python", as_user=ME, environment={"PYTHONPATH": str(ROOT)}
+    )
+    check = only(list(prove_caps(simulated(state_dir), options)))
+    assert check.status is Status.OK, check
+
+
 def test_a_python_that_is_not_there_is_told_with_what_to_do(state_dir: Path) -> None:
     workshop = simulated(state_dir)
     options = ProofOptions(python=str(state_dir / "python"), as_user=ME)
