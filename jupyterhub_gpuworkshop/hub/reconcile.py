@@ -181,13 +181,14 @@ class Reconciler:
     async def clear_the_way(self, user: str, server: str) -> None:
         """End what an engine still runs of this server before it is started anew.
 
-        The caller holds `lock`.
+        What would not end, or nobody knows of, keeps its lease, in quarantine. The
+        caller holds `lock`.
         """
-        before = self._runtime.allocator.ledger.of(user, server)
-        if before is not None and before.engine:
-            await self.settle_with_engine(
-                before, "its server is started anew", end=True
-            )
+        for lease in tuple(self._runtime.allocator.ledger.leases.values()):
+            if lease.engine and lease.key == (user, server):
+                await self.settle_with_engine(
+                    lease, "its server is started anew", end=True
+                )
 
     async def settle_with_engine(
         self, lease: Lease, reason: str, *, end: bool = False

@@ -136,6 +136,15 @@ async def test_a_server_is_not_started_beside_its_predecessor(room):
     assert room.units.running == set()
 
 
+async def test_a_predecessor_in_quarantine_is_ended_before_its_name_is_used_again(room):
+    before = room.grant()
+    room.allocator.quarantine(before.id, "it would not stop")
+    other = room.grant("bob", "jupyter-bob.service")
+    await room.reconciler.clear_the_way("ada", "")
+    assert room.leases == {other.id: LeaseState.ACTIVE}
+    assert room.units.running == {"jupyter-bob.service"}
+
+
 async def test_a_predecessor_that_does_not_end_is_quarantined_not_forgotten(room):
     before = room.grant()
     room.units.deaf.add(UNIT)

@@ -211,10 +211,13 @@ def test_a_unit_that_another_attendees_server_has_is_refused(make_spawner):
         spawner.engine_id_ahead()
 
 
-def test_ones_own_earlier_lease_is_in_nobodys_way(make_spawner):
+def test_a_unit_whose_last_server_has_not_ended_is_not_started_anew(make_spawner):
+    # One cgroup would hold the processes of both, and the share be promised twice.
     mine = [a_lease("ada", "jupyter-ada-singleuser.service")]
-    unit = make_spawner(leases=mine).engine_id_ahead()
-    assert unit == "jupyter-ada-singleuser.service"
+    with pytest.raises(ShareRefused, match="have not ended"):
+        make_spawner(leases=mine).engine_id_ahead()
+    unit = make_spawner(server="lab", leases=mine).engine_id_ahead()
+    assert unit == "jupyter-ada-singleuser--lab.service"
 
 
 def test_properties_that_are_lists_are_filled_in_line_by_line(make_spawner):

@@ -249,7 +249,9 @@ class GpuSystemdMixin(GpuSpawnerMixin, _RuledUnit):
         """Return the unit that this server will be.
 
         Raises:
-            ShareRefused: somebody else's server has that unit.
+            ShareRefused: somebody else's server has that unit, or an earlier server of
+                this name has processes that will not end: one cgroup could not tell
+                them from the new server's, nor their memory from its share.
         """
         unit = unit_of(self._own_unit_name())
         ledger = GpuRuntime.of(self.user.settings).allocator.ledger
@@ -257,7 +259,10 @@ class GpuSystemdMixin(GpuSpawnerMixin, _RuledUnit):
         for lease in ledger.leases.values():
             if (lease.engine, lease.engine_id) == (self.engine, unit):
                 if lease.key == key:
-                    continue
+                    raise ShareRefused(
+                        f"{_TELL}your last one has processes that have not ended. Try "
+                        f"again in a minute.{_ORGANISER}"
+                    )
                 self.log.error(
                     "%s cannot start: its unit %s is that of %s, and SystemdSpawner "
                     "would end that server. Mend SystemdSpawner.unit_name_template "
