@@ -10,7 +10,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from jupyterhub_gpuworkshop import __version__
-from jupyterhub_gpuworkshop.tools.tljh_places import TljhPlaces
+from jupyterhub_gpuworkshop.core.errors import HostError
+from jupyterhub_gpuworkshop.tools.tljh_places import SECTION, TljhPlaces
 from jupyterhub_gpuworkshop.tools.unit import (
     NAME,
     Unit,
@@ -47,12 +48,19 @@ def ensure_unit(
             could not start again.
 
     Raises:
-        HostError: systemd does not do it, or there is none.
+        HostError: systemd does not do it, or there is none; or the secrets' file is
+            no file.
     """
     if has_mistake and (places.units / NAME).exists():
         _start(restart=False)
         return
     secret_file = workshop.service.secret_file or places.secret_file
+    if not secret_file.is_file():  # of a folder, it would shut everybody out
+        raise HostError(
+            f"service.secret_file: {secret_file} is not a file. Name one in a folder "
+            "of root's, or take the line out: sudo tljh-config unset "
+            f"{SECTION}.service.secret_file"
+        )
     secret_file.chmod(0o600)
     news = _write(places.environment_file, _environment(c, workshop, secret_file))
     unit = Unit(

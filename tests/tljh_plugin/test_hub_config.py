@@ -3,6 +3,7 @@
 import stat
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -176,6 +177,7 @@ def test_without_systemd_the_hub_comes_up_and_says_so(
         "gpuworkshop: {gpuz: {}}",
         "gpuworkshop: {a: 1, a: 2}",
         "[1, 2",
+        "gpuworkshop: {gpus: {source: 2026-99-99}}",
     ],
 )
 @pytest.mark.usefixtures("systemctl")
@@ -204,6 +206,18 @@ def test_a_mistake_leaves_service_and_ledger_where_they_were(
     )
     assert c.GpuRuntime.service_url == "http://127.0.0.1:10999"
     assert c.GpuRuntime.workshop["ledger_url"] == "sqlite:////srv/leases.sqlite"
+
+
+@pytest.mark.usefixtures("systemctl")
+def test_a_folder_is_not_made_roots_alone_for_being_named_as_the_secret_file(
+    places: TljhPlaces, tmp_path: Path
+) -> None:
+    folder = tmp_path / "everybodys"
+    folder.mkdir()
+    folder.chmod(0o755)
+    c = _applied(places, f"gpuworkshop: {{service: {{secret_file: {folder}}}}}")
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    assert f"{folder} is not a file. Name one" in _announced(c, _ADMIN)
 
 
 def test_an_unforeseen_failure_is_told_too(
