@@ -139,6 +139,17 @@ def test_a_link_of_somebody_else_is_not_followed(
     assert "--hub-config" in read_hub(None).problem
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file to a group")
+def test_what_a_group_may_write_is_not_run_unless_it_is_roots(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(config.parent)
+    config.chmod(0o664)
+    assert read_hub(None).configured
+    os.chown(config, 0, 65534)
+    assert "--hub-config" in read_hub(None).problem
+
+
 def test_modules_beside_the_configuration_shadow_nothing_of_ours(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,7 +80,7 @@ def _why_not(file: Path, *, is_given: bool) -> HubFacts | None:
     if not is_given and not all(map(_is_ours, _way_to(file))):
         return HubFacts(
             file=str(file),
-            problem="it or a folder on its way belongs to somebody else, or anybody "
+            problem="it or a folder on its way belongs to somebody else, or others "
             "may write it, and to read it is to run it; if you trust it: "
             f"--hub-config {file}",
         )
@@ -100,10 +100,14 @@ def _is_ours(part: Path) -> bool:
         seen = part.lstat()
     except OSError:
         return False
-    # In a sticky folder, such as /tmp, everybody may add, and nobody replace.
-    closed = not seen.st_mode & stat.S_IWOTH or (
-        stat.S_ISDIR(seen.st_mode) and seen.st_mode & stat.S_ISVTX
-    )
-    return seen.st_uid in (0, os.geteuid()) and bool(
-        stat.S_ISLNK(seen.st_mode) or closed
-    )
+    if seen.st_uid not in (0, os.geteuid()):
+        return False
+    if stat.S_ISLNK(seen.st_mode):
+        return True
+    # In a sticky folder, such as /tmp, others may add, and replace nothing.
+    if stat.S_ISDIR(seen.st_mode) and seen.st_mode & stat.S_ISVTX:
+        return True
+    others = stat.S_IWOTH
+    if seen.st_gid not in (0, os.getegid()):  # often a group of one's own
+        others |= stat.S_IWGRP
+    return not seen.st_mode & others
