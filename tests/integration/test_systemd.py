@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import require_engine
 from tests.engines.systemd_machine import NVIDIA_MAJOR, SystemdMachine
-from tests.hub.running_hub import wait_for
+from tests.hub.running_hub import ROOT, wait_for
 from tests.machine import nvml_double
 from tests.machine.nvml_double.words import gpu
 
@@ -348,6 +348,27 @@ os.environ["PATH"] = "/opt/bin:" + os.environ["PATH"]
     hub.stop_server("bea")
     hub.spawn("bea")
     assert "Run `nvidia-modprobe -c=0 -u` as root" in hub.log
+
+
+def test_the_rules_in_the_docs_close_the_gpus_to_an_attendees_own_manager(machine):
+    text = (ROOT / "docs/explanation/what-is-soft.md").read_text()
+    recipe = text.partition("```bash\n")[2].partition("```")[0].replace("sudo ", "")
+    machine.make_node("/dev/nvidia0", NVIDIA_MAJOR, 0)
+    machine.run("chmod", "666", "/dev/nvidia0")
+    assert (machine.add_user("organiser"), machine.add_user("ada")) == (1000, 1001)
+
+    def outside(uid: int) -> str:
+        """Return what a program of the user's own manager meets at the GPU."""
+        machine.run("systemctl", "start", f"user@{uid}.service")
+        run = ("systemd-run", "--user", "--wait", "--pipe", "cat", "/dev/nvidia0")
+        manager = {"XDG_RUNTIME_DIR": f"/run/user/{uid}"}
+        user = "ada" if uid == 1001 else "organiser"
+        return machine.run(*run, user=user, env=manager, check=False).stderr
+
+    assert "No such device or address" in outside(1001)
+    machine.run("bash", "-euc", recipe)
+    assert "Operation not permitted" in outside(1001)
+    assert "No such device or address" in outside(1000)
 
 
 def test_the_python_of_the_tests_is_the_machines(machine):
