@@ -1,6 +1,7 @@
 """What all tests share: real engines, and saying what to install for one."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,11 @@ import pytest
 from .engines.docker_engine import DockerEngine, EngineTroubleError
 from .engines.systemd_machine import SystemdMachine
 from .hub.postgres_server import PostgresServer
+
+# A run in a shell's background ignores SIGINT, and so would every server that it
+# starts: stopping one would wait until something harder is sent.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def require_engine(name: str, present: bool, hint: str) -> None:
