@@ -52,7 +52,7 @@ def remove(say: Callable[[str], None], places: TljhPlaces | None = None) -> None
         say(f"Removed {link}.")
     set_stop_on_close(False, places)
     secret_file = read_settings(places).workshop.service.secret_file
-    if secret_file is not None and secret_file.exists():
+    if secret_file is not None and secret_file.is_file():
         secret_file.unlink()
         say(f"Removed {secret_file}.")
     if places.state.exists():

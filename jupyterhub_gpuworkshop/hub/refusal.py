@@ -35,6 +35,8 @@ def refusal(message: str, spawner: Any) -> Exception:
         error: Exception = SpawnException(
             message, reason="gpu_share", status_code=_STATUS
         )
+        # The spawn form would show the class and the label before the message.
+        error.jupyterhub_message = message  # type: ignore[attr-defined]
         return error
     # JupyterHub 5 adds one for every failed spawn, whatever its kind
     # (handlers/base.py, _track_failure_count): take it off right after. Beforehand is

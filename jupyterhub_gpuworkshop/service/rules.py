@@ -69,7 +69,10 @@ class Rules:
             self._log.error("%s", self.problem)
         else:
             self.problem = ""
-            self._log.info("The workshop file was read again")
+            self._log.info(
+                "The workshop file was read again: `idle` is as it says now, and the "
+                "rest takes a restart of hub and service"
+            )
 
     def idle(self) -> IdleRules:
         """Return the rules of reclaim that are in force."""

@@ -274,8 +274,9 @@ def judge_memory(memory: HostMemory, attendees: int | None) -> Check:
         return warn(
             name,
             f"{said}: a notebook with a GPU framework takes 1 to 3 GiB of it.",
-            "Limit each server, so that one does not end the others "
-            f"(c.Spawner.mem_limit = '{max(each // MIB, 1)}M'), and stop idle kernels.",
+            "Expect that not everyone can use a framework at once: take a larger "
+            "machine, or limit each server (c.Spawner.mem_limit), so that one which "
+            "takes too much ends itself and not the others.",
         )
     return ok(name, f"{said}.")
 

@@ -230,4 +230,4 @@ def test_the_hook_is_readable_only_if_every_part_of_its_path_is(tmp_path: Path) 
 
 def test_a_limit_for_each_server_is_proposed() -> None:
     memory = HostMemory(total_bytes=GIB, available_bytes=200 * MIB)
-    assert_says(host.judge_memory(memory, 1), Status.WARN, "mem_limit = '200M'")
+    assert_says(host.judge_memory(memory, 1), Status.WARN, "c.Spawner.mem_limit")
