@@ -1,5 +1,6 @@
 """gpu-docker: what it is chosen for, and what it refuses before anything starts."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from traitlets.config import Config
 
 from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
 from jupyterhub_gpuworkshop.hub.setup import configure
+from jupyterhub_gpuworkshop.hub.spawners import docker
 from jupyterhub_gpuworkshop.hub.spawners.docker import (
     GpuDockerMixin,
     GpuDockerSpawner,
@@ -132,3 +134,23 @@ def test_the_engine_is_asked_by_a_client_configured_as_the_spawners(monkeypatch)
     with pytest.raises(OSError, match="enough"):
         make_engine(app).client  # noqa: B018
     assert made["base_url"] == "tcp://10.0.0.1:2376"
+
+
+@pytest.mark.parametrize(("failures", "told"), [(2, None), (9, OSError)])
+async def test_an_engine_that_is_away_for_a_moment_is_asked_again(
+    monkeypatch, failures, told
+):
+    asked = []
+
+    async def poll(self):
+        asked.append(self)
+        if len(asked) <= failures:
+            raise OSError("the engine is away")
+
+    monkeypatch.setattr(DockerSpawner, "poll", poll)
+    monkeypatch.setattr(docker, "_ASK_AGAIN_SECONDS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(GpuDockerSpawner, "_log_name", "ann")
+    spawner = GpuDockerSpawner.__new__(GpuDockerSpawner)
+    with pytest.raises(told) if told else nullcontext():
+        assert await spawner.poll() is None
+    assert len(asked) == min(failures + 1, 4)

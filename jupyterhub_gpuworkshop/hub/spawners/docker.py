@@ -30,6 +30,8 @@ from .docker_request import (
     over_image,
 )
 
+_ASK_AGAIN_SECONDS = (0.5, 2.0, 5.0)
+
 _NEEDS_REMOVE = (
     "GPU shares need containers that are removed when their servers stop: one that is "
     "kept would be started again with its old GPU. Write c.DockerSpawner.remove = True "
@@ -120,6 +122,20 @@ class GpuDockerMixin(GpuSpawnerMixin):
             self.log.error("%s is refused a share: %s", self._log_name, mistake)
             raise refusal(_TELL + _ORGANISER, self)
         return await super().start()
+
+    async def poll(self) -> Any:
+        """Return None while the container runs.
+
+        An engine that is away, restarting say, is asked again: to the hub a poll that
+        fails when it starts means that the server is gone.
+        """
+        for seconds in _ASK_AGAIN_SECONDS:
+            try:
+                return await super().poll()
+            except Exception as error:
+                self.log.warning("%s cannot be polled: %s", self._log_name, error)
+                await asyncio.sleep(seconds)
+        return await super().poll()
 
     def get_env(self) -> dict[str, str]:
         """Return the environment, with lease and image in mind."""
