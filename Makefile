@@ -46,7 +46,8 @@ test: $(DEV)
 	@exec $(BIN)/python -m pytest $(ARGS)
 
 test-hub5: $(HUB5)/.installed
-	@exec $(HUB5)/bin/python -m pytest tests/hub tests/service tests/integration $(ARGS)
+	@exec $(HUB5)/bin/python -m pytest tests/hub tests/service tests/integration \
+	  -m 'not docker and not lab' $(ARGS)
 
 test-frameworks: $(DEV) $(IN_FRAMEWORKS)
 	@exec $(BIN)/python -m pytest tests/notebook/test_real_frameworks.py \
