@@ -145,7 +145,7 @@ class BareTable:
         self._connection.executescript(pragmas)
         self._connection.execute(
             "CREATE TABLE leases (id TEXT PRIMARY KEY, user, server, share, exclusive,"
-            " devices, granted_at, boot_id, reason, state)"
+            " devices, granted_at, boot_id, reason, state, engine, engine_id, hook)"
         )
         self._values = (
             lease.user,
@@ -157,6 +157,9 @@ class BareTable:
             lease.boot_id,
             lease.reason,
             lease.state.value,
+            lease.engine,
+            lease.engine_id,
+            lease.hook,
         )
         self._ids = count()
 
@@ -172,7 +175,7 @@ class BareTable:
 
     def _insert(self, row_id: str) -> None:
         self._connection.execute(
-            "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (row_id, *self._values),
         )
 

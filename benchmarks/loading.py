@@ -17,7 +17,7 @@ _COPY_LEASES = """
 WITH RECURSIVE number(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM number WHERE n < ?)
 INSERT INTO gpuworkshop_leases
 SELECT printf('%032x', n), printf('copy%06d', n), server_name, share, exclusive,
-       devices, granted_at, boot_id, reason, state
+       devices, granted_at, boot_id, reason, state, engine, engine_id, hook
 FROM number JOIN original ON number.n % ? = original.position
 """
 _COPY_PREVIOUS = """
