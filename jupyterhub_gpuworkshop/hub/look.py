@@ -5,6 +5,7 @@ driver that hangs takes the child with it and nothing else (design, rule 3).
 """
 
 import asyncio
+import contextlib
 import sys
 import time
 from asyncio.subprocess import DEVNULL, PIPE, create_subprocess_exec
@@ -17,6 +18,8 @@ from jupyterhub_gpuworkshop.workshop import Workshop
 
 LIMIT_SECONDS = 10.0
 """A driver that answers takes well under a second."""
+
+_DIES_WITHIN_SECONDS = 1.0
 
 
 async def look_once(
@@ -57,7 +60,9 @@ async def look_once(
             f"`{' '.join(command)}` on the machine to see why"
         )
     finally:
-        # A child in an uninterruptible call dies later: it is not waited for.
         if child.returncode is None:
             child.kill()
+            # One in an uninterruptible call dies later, and is not waited for.
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(child.wait(), _DIES_WITHIN_SECONDS)
     return Inventory(taken_at=time.time(), source=gpus.source, problem=problem)
