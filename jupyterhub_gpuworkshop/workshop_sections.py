@@ -18,9 +18,8 @@ from pydantic import (
 )
 
 from jupyterhub_gpuworkshop.core.placement import Policy
-from jupyterhub_gpuworkshop.core.reclaim import Action
 from jupyterhub_gpuworkshop.core.sums import MOST_PARTS
-from jupyterhub_gpuworkshop.core.units import MIB, format_duration, format_size
+from jupyterhub_gpuworkshop.core.units import MIB, format_size
 from jupyterhub_gpuworkshop.workshop_reading import (
     DURATION_WORDS,
     PATH_WORDS,
@@ -45,7 +44,7 @@ ATTENDEES_PER_GPU = 5
 ON_HUB = "Takes effect when the hub restarts; servers that run keep their leases."
 _ON_SERVICE = "Takes effect when the service restarts (with the hub, if managed)."
 ON_BOTH = "Takes effect when hub and service restart."
-_SOON = "Takes effect soon after the file is saved, without a restart."
+SOON = "Takes effect soon after the file is saved, without a restart."
 _ON_RELOAD = "Takes effect when the hub restarts, for servers that start from then on."
 
 
@@ -171,54 +170,6 @@ class Shares(Section):
         description="Shares by user name, one line `name: share` each; they go before "
         f"those of groups. Default: none. {ON_HUB}",
     )
-
-
-class Idle(Section):
-    """When memory is taken back from kernels that nobody uses."""
-
-    needed_after: Annotated[Duration, AfterValidator(lasting(1))] = Field(
-        default=20 * 60.0,
-        description="After how long an idle kernel is reclaimed when its memory is "
-        f"needed. {DURATION_WORDS} 1s to 366 d, no longer than `idle.after`. Default: "
-        f"20 min. {_SOON}",
-    )
-    after: Annotated[Duration, AfterValidator(lasting(1))] = Field(
-        default=2 * 3600.0,
-        description="After how long an idle kernel is reclaimed in any case. "
-        f"{DURATION_WORDS} 1s to 366 d. Default: 2 h. {_SOON}",
-    )
-    min_memory: Size = Field(
-        default=256 * MIB,
-        description="A kernel that holds less GPU memory than this is left alone. "
-        f"{SIZE_WORDS} 0 or more. Default: 256MiB. {_SOON}",
-    )
-    max_cpu: Annotated[Number, Field(ge=0.0, le=1.0)] = Field(
-        default=0.05,
-        description="A kernel whose processes together use more CPU than this is not "
-        f"idle. Share of one core, 0.0 to 1.0. Default: 0.05. {_SOON}",
-    )
-    action: Action = Field(
-        default=Action.RESTART,
-        description="How an idle kernel is reclaimed. `restart`: the notebook stays "
-        "connected, its variables are gone. `stop_kernel`: the kernel ends. Default: "
-        f"restart. {_SOON}",
-    )
-    dry_run: YesNo = Field(
-        default=False,
-        description="Whether to only say what would be reclaimed, in the log and in "
-        f"the history, and touch nothing. true or false. Default: false. {_SOON}",
-    )
-
-    @model_validator(mode="after")
-    def _needed_comes_first(self) -> "Idle":
-        if self.needed_after > self.after:
-            raise ValueError(
-                f"needed_after ({format_duration(self.needed_after)}) must not exceed "
-                f"after ({format_duration(self.after)}): memory that is needed is not "
-                "kept longer than memory that is not. Shorten idle.needed_after or "
-                "lengthen idle.after."
-            )
-        return self
 
 
 class Monitor(Section):

@@ -10,6 +10,7 @@ from enum import Enum
 from .devices import Inventory
 from .enforcement import HardCap
 from .leases import Lease
+from .notices import Notice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +156,21 @@ class KernelView:
         peak_memory_bytes: the most it ever held.
         idle_seconds: how long *all* signals have said idle; None when they do not.
         verdict: why it is, or is not, about to be reclaimed.
+        last_activity: in its server's own words; empty while unknown.
+        gpu_utilisation: the most of any of its processes, 0.0 to 1.0; None where
+            unknown.
+        device_utilisation: the most of any of its devices as a whole; None where
+            unknown.
+        cpu: processor time of its processes since the look before, as a part of one
+            core; None where unknown.
+        age_seconds: how long its main process has lived; None where unknown.
+        acts_at: when its memory will be taken if nothing changes, in wall-clock
+            seconds since the epoch; None where that is not planned.
+        pinned_until: until when it is pinned, in wall-clock seconds since the epoch;
+            infinite for a pin without end; None where it is not.
+        pinned_by: who pinned it.
+        parked_bytes: GPU memory of it that is in host memory; 0 while it runs.
+        parked_at: since when, in wall-clock seconds; None while it runs.
     """
 
     lease_id: str
@@ -169,6 +185,16 @@ class KernelView:
     peak_memory_bytes: int = 0
     idle_seconds: float | None = None
     verdict: str = ""
+    last_activity: str = ""
+    gpu_utilisation: float | None = None
+    device_utilisation: float | None = None
+    cpu: float | None = None
+    age_seconds: float | None = None
+    acts_at: float | None = None
+    pinned_until: float | None = None
+    pinned_by: str = ""
+    parked_bytes: int = 0
+    parked_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,11 +205,22 @@ class LeaseUse:
         lease_id: the lease.
         memory_bytes: by device UUID.
         peak_memory_bytes: the most that it ever used, over all its devices.
+        over_bytes: what it uses above its share, by device UUID; only devices on
+            which it does.
+        over_since: since when, in wall-clock seconds since the epoch; None while it
+            does not.
+        short_bytes: what it may still ask for and would not get, by device UUID: less
+            is free there than is due to it.
+        parked_bytes: what its parked kernels will ask for again, by device UUID.
     """
 
     lease_id: str
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
     peak_memory_bytes: int = 0
+    over_bytes: Mapping[str, int] = field(default_factory=dict)
+    over_since: float | None = None
+    short_bytes: Mapping[str, int] = field(default_factory=dict)
+    parked_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +238,8 @@ class Snapshot:
         kernels: one for each kernel of every server; those of a server that does
             not answer are unknown.
         needed: somebody was refused a share, or a device is short of memory.
+        notices: those that stand, of every attendee.
+        drained: devices that an organiser has taken out of service.
         problems: what is unknown just now and why, in sentences for organisers.
     """
 
@@ -213,4 +252,6 @@ class Snapshot:
     hard_caps: tuple[HardCap, ...] = ()
     kernels: tuple[KernelView, ...] = ()
     needed: bool = False
+    notices: tuple[Notice, ...] = ()
+    drained: frozenset[str] = frozenset()
     problems: tuple[str, ...] = ()

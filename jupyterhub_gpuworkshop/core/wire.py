@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from .devices import Inventory
 from .leases import Lease
+from .notices import Notice
 
 ORGANISERS_DETAIL = "detail"
 """The key of an event's details that may name other attendees and processes."""
@@ -25,10 +26,28 @@ class EventKind(str, Enum):
     LEASE_REFUSED = "lease_refused"
     LEASE_RELEASED = "lease_released"
     LEASE_QUARANTINED = "lease_quarantined"
+    NOTICE_GIVEN = "notice_given"
+    """An attendee is told what will happen if nothing changes."""
     KERNEL_RECLAIMED = "kernel_reclaimed"
+    KERNEL_PARKED = "kernel_parked"
+    KERNEL_RETURNED = "kernel_returned"
+    """A parked kernel has its GPU memory again."""
+    RETURN_WAITS = "return_waits"
+    """Its owner is back, and the memory is not free yet."""
     RECLAIM_FAILED = "reclaim_failed"
     RECLAIM_WOULD = "reclaim_would"
     """`idle.dry_run`: what would have been reclaimed."""
+    SERVER_STOPPED = "server_stopped"
+    """An idle server, since somebody waited for its share."""
+    OVER_SHARE = "over_share"
+    """A lease exceeds its share, or does so no more."""
+    KERNEL_PINNED = "kernel_pinned"
+    KERNEL_UNPINNED = "kernel_unpinned"
+    HOLDER_ENDED = "holder_ended"
+    """An organiser ended a process."""
+    DEVICE_DRAINED = "device_drained"
+    """An organiser takes a device out of service: it gets no new lease."""
+    DEVICE_RETURNED = "device_returned"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +90,7 @@ class ServerInfo:
         uid: the Unix user it runs as, where that user is this attendee's alone.
         engine: what it runs under, as in its lease.
         engine_id: what the engine calls it, as in its lease.
+        groups: the attendee's groups at the hub.
     """
 
     lease_id: str
@@ -83,6 +103,7 @@ class ServerInfo:
     uid: int | None = None
     engine: str = ""
     engine_id: str = ""
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +134,8 @@ class Report:
         servers: those that run.
         refusals: who was refused and has not been granted since.
         events: those the service has not acknowledged.
+        seen: ids of the notices that were on a page which the hub sent to the
+            attendee, since the service last answered.
     """
 
     hub_id: str
@@ -121,6 +144,7 @@ class Report:
     servers: tuple[ServerInfo, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     events: tuple[Event, ...] = ()
+    seen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,21 +167,6 @@ class DeviceUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """Something that the service asks of the hub.
-
-    Attributes:
-        id: acknowledged by the hub once it is carried out.
-        kind: what to do.
-        arguments: on what.
-    """
-
-    id: str
-    kind: str
-    arguments: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """From service to hub.
 
@@ -165,13 +174,16 @@ class Reply:
         inventory: what exists; None while the service has not looked yet.
         uses: what was observed on each device.
         acknowledged: the highest event sequence of this hub that is in the history.
-        orders: what the hub should do.
+        notices: those that stand; the hub shows each attendee's as a banner.
+        drained: devices that an organiser has taken out of service: they get no new
+            lease. Both are told whole every time, so that a lost reply loses nothing.
     """
 
     inventory: Inventory | None = None
     uses: tuple[DeviceUse, ...] = ()
     acknowledged: int = 0
-    orders: tuple[Order, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    drained: tuple[str, ...] = ()
 
 
 REPORT: TypeAdapter[Report] = TypeAdapter(Report)

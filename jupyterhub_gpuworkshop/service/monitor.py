@@ -15,16 +15,10 @@ from jupyterhub_gpuworkshop.core.attribution import Attribution, Owner, attribut
 from jupyterhub_gpuworkshop.core.devices import Inventory
 from jupyterhub_gpuworkshop.core.enforcement import HardCap
 from jupyterhub_gpuworkshop.core.errors import CallHangs, SourceError
+from jupyterhub_gpuworkshop.core.idleness import KernelWatch, observe
 from jupyterhub_gpuworkshop.core.leases import Key, Lease
-from jupyterhub_gpuworkshop.core.reclaim import (
-    Decision,
-    DecisionKind,
-    KernelWatch,
-    Need,
-    decide,
-    needed,
-    observe,
-)
+from jupyterhub_gpuworkshop.core.need import Need, needed
+from jupyterhub_gpuworkshop.core.reclaim import Circumstances, Decision, decide
 from jupyterhub_gpuworkshop.core.snapshot import (
     DeviceSample,
     Holder,
@@ -166,7 +160,7 @@ class Monitor:
         return [
             owner
             for owner, watched in self.kernels.items()
-            if watched.decision.kind is not DecisionKind.KEEP
+            if watched.decision.kind.takes
         ]
 
     async def close(self) -> None:
@@ -328,7 +322,8 @@ class Monitor:
             )
             devices = {h.device for h in holders} | set(lease.uuids if lease else ())
             is_needed = need.on(devices)
-            decision = decide(watch, rules, reading.at, is_needed)
+            case = Circumstances(needed=is_needed, action=rules.action)
+            decision = decide(watch, rules, reading.at, case)
             peak = self._history.peak_bytes(owner.lease_id, owner.kernel_id)
             watched[owner] = Watched(
                 server=servers[owner.key],

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 
 from jupyterhub_gpuworkshop.core.attribution import Attribution, KernelTree, Owner
+from jupyterhub_gpuworkshop.core.idleness import KernelReading, KernelWatch
 from jupyterhub_gpuworkshop.core.leases import Key, Lease
-from jupyterhub_gpuworkshop.core.reclaim import KernelReading, KernelWatch
 from jupyterhub_gpuworkshop.core.snapshot import (
     DeviceSample,
     Holder,

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
-from jupyterhub_gpuworkshop.core.reclaim import Action
+from jupyterhub_gpuworkshop.core.rules import Action
 from jupyterhub_gpuworkshop.service.rules import Rules
 
 LOG = logging.getLogger("test")
