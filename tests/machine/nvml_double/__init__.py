@@ -1,20 +1,21 @@
 """A double of the NVIDIA driver's library, and the scenario that it plays.
 
 Reused by every test that needs a driver: `conftest.py` beside this folder has the
-fixtures, `nvml_double.c` the words that a scenario is written in.
+fixtures, `nvml_double.c` the words that a scenario is written in. `nvml_double_more.c`
+adds what programs of others ask the driver for.
 """
 
 import subprocess
 from pathlib import Path
 
-_SOURCE = Path(__file__).with_name("nvml_double.c")
+_HERE = Path(__file__).parent
 
 
-def build(folder: Path, *flags: str) -> Path:
+def build(folder: Path, *flags: str, source: str = "nvml_double.c") -> Path:
     """Compile the double into a folder, and return the library."""
     library = folder / "libnvidia-ml.so.1"
     command = ["gcc", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", *flags]
-    command += ["-Wl,-soname,libnvidia-ml.so.1", "-o", str(library), str(_SOURCE)]
+    command += ["-Wl,-soname,libnvidia-ml.so.1", "-o", str(library), str(_HERE / source)]
     subprocess.run(command, check=True)  # noqa: S603 - a fixed command
     return library
 
