@@ -15,7 +15,8 @@ def build(folder: Path, *flags: str, source: str = "nvml_double.c") -> Path:
     """Compile the double into a folder, and return the library."""
     library = folder / "libnvidia-ml.so.1"
     command = ["gcc", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", *flags]
-    command += ["-Wl,-soname,libnvidia-ml.so.1", "-o", str(library), str(_HERE / source)]
+    command += ["-Wl,-soname,libnvidia-ml.so.1", "-o", str(library)]
+    command.append(str(_HERE / source))
     subprocess.run(command, check=True)  # noqa: S603 - a fixed command
     return library
 
