@@ -1,0 +1,187 @@
+"""What outlives the service: pins, drained devices, parked kernels.
+
+Owns one small file in the folder of the history. What cannot be written is in force
+all the same and said to be in memory only; who must not go on without it, as parking,
+asks whether it is on disk.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from jupyterhub_gpuworkshop.core.errors import CallHangs
+from jupyterhub_gpuworkshop.core.snapshot import ProcessId
+
+from .loops import OneThread
+
+_LOG = logging.getLogger(__name__)
+_TIMEOUT_SECONDS = 3.0
+_VERSION = 1
+STATE_FILE = "gpuworkshop-state.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """A kernel that is not reclaimed for idleness.
+
+    Attributes:
+        lease_id: the lease of its server.
+        kernel_id: the Jupyter kernel id.
+        user: whose kernel it is.
+        by: who pinned it.
+        until: wall-clock seconds since the epoch; None for a pin without end.
+    """
+
+    lease_id: str
+    kernel_id: str
+    user: str
+    by: str
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParkedKernel:
+    """A kernel whose GPU memory is, or is about to be, in host memory.
+
+    Attributes:
+        lease_id: the lease of its server.
+        user: the attendee.
+        server: the server's name.
+        kernel_id: the Jupyter kernel id.
+        notebook: the notebook's path, for people.
+        processes: those of its processes that were parked.
+        boot_id: the boot of the machine under which they run.
+        memory_bytes: what they held, by device UUID.
+        parked_at: wall-clock seconds since the epoch.
+        last_activity: in its server's words: another one says that its owner is back.
+    """
+
+    lease_id: str
+    user: str
+    server: str
+    kernel_id: str
+    notebook: str = ""
+    processes: tuple[ProcessId, ...]
+    boot_id: str
+    memory_bytes: Mapping[str, int]
+    parked_at: float
+    last_activity: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptState:
+    """All that outlives the service.
+
+    Attributes:
+        pins: those that were set and not lifted; some may be over.
+        drained: devices that an organiser has taken out of service, by UUID.
+        parked: kernels that are parked, or were about to be.
+    """
+
+    pins: tuple[Pin, ...] = ()
+    drained: tuple[str, ...] = ()
+    parked: tuple[ParkedKernel, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    version: int = _VERSION
+    state: KeptState = field(default_factory=KeptState)
+
+
+_FILE = TypeAdapter(_File)
+
+
+class Kept:
+    """The file, and what is in force.
+
+    Args:
+        path: the file; None keeps nothing beyond this process.
+
+    Attributes:
+        state: what is in force.
+        problem: why it is not on disk, in a sentence; else empty.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.state = KeptState()
+        self.problem = ""
+        self._path = path
+        self._thread = OneThread("The disk of the service's state")
+        self._turn = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Read what earlier lives of the service wrote."""
+        if self._path is None:
+            return
+        path = self._path
+        try:
+            self.state = await self._thread.call(lambda: read(path), _TIMEOUT_SECONDS)
+        except (CallHangs, OSError, ValueError) as error:
+            self._complain(f"{path} cannot be read, and what it holds is lost: {error}")
+
+    async def change(self, change: Callable[[KeptState], KeptState]) -> bool:
+        """Put a change in force, and write it down.
+
+        Returns:
+            Whether it is on disk.
+        """
+        async with self._turn:
+            self.state = change(self.state)
+            if self._path is None:
+                return False
+            path, state = self._path, self.state
+            try:
+                await self._thread.call(lambda: _write(path, state), _TIMEOUT_SECONDS)
+            except (CallHangs, OSError) as error:
+                self._complain(
+                    f"Pins, drained GPUs and paused kernels are in memory only: {error}"
+                )
+                return False
+            self.problem = ""
+            return True
+
+    def _complain(self, problem: str) -> None:
+        if problem != self.problem:
+            _LOG.error("%s", problem)
+        self.problem = problem
+
+
+def read(path: Path) -> KeptState:
+    """Return what is in the file; nothing where there is none.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it holds what this version does not know.
+    """
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return KeptState()
+    try:
+        file = _FILE.validate_json(text)
+    except ValidationError as error:
+        raise ValueError(f"it is no state of this service ({error})") from None
+    if file.version > _VERSION:
+        raise ValueError(
+            f"it was written by a newer version of this package ({file.version}, this "
+            f"one knows {_VERSION})"
+        )
+    return file.state
+
+
+def _write(path: Path, state: KeptState) -> None:
+    """Write beside and rename: a crash leaves the old or the new, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(path.name + ".new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(new, flags, 0o600), "wb") as file:
+        file.write(_FILE.dump_json(_File(state=state)) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
