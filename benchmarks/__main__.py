@@ -10,13 +10,14 @@ from typing import Any
 
 import click
 
-from . import attribution, ledger, loading, machine, startup, storm
+from . import attribution, ledger, loading, machine, sampling, startup, storm
 from .report import Row
 
 BENCHMARKS: dict[str, Callable[..., Iterator[Row]]] = {
     "ledger": ledger.run,
     "loading": loading.run,
     "attribution": attribution.run,
+    "sampling": sampling.run,
     "startup": startup.run,
     "storm": storm.run,
 }
@@ -29,9 +30,10 @@ _FOLDER = "/var/tmp"  # noqa: S108  # a folder of our own is made in it
 @click.argument("names", nargs=-1, type=click.Choice(list(BENCHMARKS)))
 @click.option("--turns", type=click.IntRange(1), help="Pairs of turns for each row.")
 @click.option("--leases", type=click.IntRange(1), help="That stand in the ledger.")
-@click.option("--devices", type=click.IntRange(1), help="Of ledger or attribution.")
+@click.option("--devices", type=click.IntRange(1), help="Of all but storms.")
 @click.option("--holders", type=click.IntRange(1), help="Processes using the GPU.")
-@click.option("--attendees", type=click.IntRange(1), help="Of attribution.")
+@click.option("--attendees", type=click.IntRange(1), help="Each with a kernel.")
+@click.option("--times", type=click.IntRange(1), help="How much sampling grows.")
 @click.option("--servers", type=click.IntRange(0), help="JupyterLab servers a storm.")
 @click.option("--stubs", type=click.IntRange(0), help="Stub servers a storm.")
 @click.option(

@@ -11,16 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jupyterhub_gpuworkshop.core.attribution import Attribution, attribute
-from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice
 from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, HolderKind, ProcessUse
 from jupyterhub_gpuworkshop.core.units import GIB
-from jupyterhub_gpuworkshop.core.wire import ServerInfo
 from jupyterhub_gpuworkshop.service.host import Host, Processes
 
 from .report import Row, paired, seconds
-from .seats import Seat, seated
-
-_GPU_BYTES = 80 * GIB
+from .seats import GPU_BYTES, Room, Seat, seated
 
 
 def run(
@@ -89,28 +85,22 @@ class Pass:
     ) -> None:
         self._loop = loop
         self._host = Host()
-        uuids = [f"GPU-{number:08x}" for number in range(devices)]
-        placed = [(uuids[n % devices], seat) for n, seat in enumerate(seats)]
-        self._servers = tuple(_server(n, seat) for n, seat in enumerate(seats))
-        self._leases = tuple(_lease(n, uuid) for n, (uuid, _) in enumerate(placed))
-        self._listed = {
-            (server.user, ""): frozenset([seat.kernel_id])
-            for server, seat in zip(self._servers, seats, strict=True)
-        }
+        room = Room.of(seats, devices)
+        self._servers = room.servers()
+        self._leases = room.leases()
+        self._listed = room.listed()
+        uses: dict[str, list[ProcessUse]] = {uuid: [] for uuid in room.uuids}
+        for uuid, holder in room.holders():
+            uses[uuid].append(ProcessUse(pid=holder.pid, memory_bytes=GIB))
         self._samples = tuple(
             DeviceSample(
                 uuid=uuid,
-                memory_total_bytes=_GPU_BYTES,
+                memory_total_bytes=GPU_BYTES,
                 memory_used_bytes=0,
-                memory_free_bytes=_GPU_BYTES,
-                processes=tuple(
-                    ProcessUse(pid=holder.pid, memory_bytes=GIB)
-                    for where, seat in placed
-                    if where == uuid
-                    for holder in seat.holders
-                ),
+                memory_free_bytes=GPU_BYTES,
+                processes=tuple(found),
             )
-            for uuid in uuids
+            for uuid, found in uses.items()
         )
         self._facts = self._read()
         self._before = Attribution()
@@ -136,30 +126,3 @@ class Pass:
         return self._loop.run_until_complete(
             self._host.processes(self._samples, self._servers)
         )
-
-
-def _server(number: int, seat: Seat) -> ServerInfo:
-    return ServerInfo(
-        lease_id=f"lease{number}",
-        user=f"attendee{number:03d}",
-        server="",
-        url="http://127.0.0.1/",
-        token="",
-        pid=seat.server.pid,
-        started=seat.server.started,
-    )
-
-
-def _lease(number: int, uuid: str) -> Lease:
-    return Lease(
-        id=f"lease{number}",
-        user=f"attendee{number:03d}",
-        server="",
-        share="1/20",
-        devices=(
-            LeasedDevice(
-                uuid=uuid, label=uuid, memory_bytes=4 * GIB, total_bytes=_GPU_BYTES
-            ),
-        ),
-        granted_at=0.0,
-    )
