@@ -23,7 +23,7 @@ from jupyterhub_gpuworkshop.core.errors import (
 from jupyterhub_gpuworkshop.core.leases import Lease
 
 from .allocator import describe
-from .memory_hook import page_url, with_memory_hook
+from .memory_hook import page_url, with_jupyter_settings, with_memory_hook
 from .refusal import refusal
 from .runtime import NO_LEDGER, GpuRuntime, runtime_or_refusal
 
@@ -85,7 +85,8 @@ class GpuSpawnerMixin(_Base):
 
         The hook's folder goes in front of the server's PYTHONPATH, and Python runs
         its sitecustomize at every start. Only for servers with a lease on devices.
-        False leaves both frameworks without a cap. Default: True.
+        False leaves both frameworks without a cap; what counts as activity in a
+        kernel is told to the server all the same. Default: True.
 
         Example::
 
@@ -171,7 +172,7 @@ class GpuSpawnerMixin(_Base):
             result["GPUWORKSHOP_PAGE"] = page_url(result, runtime.rules.service.name)
         if self.memory_hook:
             result = with_memory_hook(result, self.hook_folder())
-        return result
+        return with_jupyter_settings(result, self.hook_folder())
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """Say on the spawn page which share of which device it is, as it goes."""

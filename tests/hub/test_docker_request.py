@@ -312,6 +312,11 @@ def test_an_images_pythonpath_stays_behind_the_hook():
     assert over_image({"PYTHONPATH": "/hook"}, ["PYTHONPATH="], "/hook") == {
         "PYTHONPATH": "/hook"
     }
+    image = ["JUPYTER_CONFIG_PATH=/etc/theirs"]
+    ours = {"JUPYTER_CONFIG_PATH": "/hook/gpuworkshop_jupyter"}
+    assert over_image(ours, image, "/hook") == {
+        "JUPYTER_CONFIG_PATH": "/hook/gpuworkshop_jupyter:/etc/theirs"
+    }
 
 
 def test_what_an_image_sets_cannot_undo_the_caps():

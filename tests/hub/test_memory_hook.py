@@ -2,10 +2,16 @@
 
 import pytest
 
-from jupyterhub_gpuworkshop.hub.memory_hook import FOLDER, page_url, with_memory_hook
+from jupyterhub_gpuworkshop.hub.memory_hook import (
+    FOLDER,
+    page_url,
+    with_jupyter_settings,
+    with_memory_hook,
+)
 
 _EARLY = """
 c.Spawner.environment["PYTHONPATH"] = "/opt/admin:/opt/more"
+c.Spawner.environment["JUPYTER_CONFIG_PATH"] = "/opt/jupyter"
 """
 _MIXED = """
 c.GpuSpawnerMixin.share = lambda spawner: {"cpu-only": "cpu"}.get(spawner.user.name)
@@ -18,6 +24,17 @@ def test_the_admins_pythonpath_stays_behind_the_hook():
     expected = {"PYTHONPATH": "/opt/hook:/a:/b", "HOME": "/home/ann"}
     assert with_memory_hook(given, "/opt/hook") == expected
     assert given["PYTHONPATH"] == "/a:/b"
+
+
+def test_the_admins_jupyter_settings_stay_behind_ours():
+    ours = FOLDER / "gpuworkshop_jupyter"
+    assert (ours / "jupyter_server_config.py").is_file()
+    assert with_jupyter_settings({}, "") == {"JUPYTER_CONFIG_PATH": str(ours)}
+    given = {"JUPYTER_CONFIG_PATH": "/a:/b"}
+    assert with_jupyter_settings(given, "/opt/hook") == {
+        "JUPYTER_CONFIG_PATH": "/opt/hook/gpuworkshop_jupyter:/a:/b"
+    }
+    assert given == {"JUPYTER_CONFIG_PATH": "/a:/b"}
 
 
 @pytest.mark.parametrize(
@@ -46,6 +63,7 @@ def test_a_server_with_a_device_gets_the_hook_and_one_without_does_not(make_hub)
     hub.spawn("cpu-only")
     env = hub.environment_of("ann")
     assert env["PYTHONPATH"] == f"{FOLDER}:/opt/admin:/opt/more"
+    assert env["JUPYTER_CONFIG_PATH"] == f"{FOLDER}/gpuworkshop_jupyter:/opt/jupyter"
     assert 0 < float(env["GPUWORKSHOP_MEMORY_FRACTION"]) <= 0.2
     assert env["GPUWORKSHOP_PAGE"].endswith("/services/gpuworkshop/")
     # The lease, the server's state and the log say what that is worth.
@@ -58,6 +76,7 @@ def test_a_server_with_a_device_gets_the_hook_and_one_without_does_not(make_hub)
     assert "The memory limit of cpu-only" not in hub.log
     env = hub.environment_of("cpu-only")
     assert env["PYTHONPATH"] == "/opt/admin:/opt/more"
+    assert env["JUPYTER_CONFIG_PATH"] == "/opt/jupyter"
     assert "GPUWORKSHOP_MEMORY_FRACTION" not in env
 
 
@@ -67,8 +86,9 @@ def test_the_hook_can_lie_elsewhere(make_hub):
     hub = make_hub(early=_EARLY, late=late).start()
     hub.add_users("ann")
     hub.spawn("ann")
-    expected = "/opt/hook:/opt/admin:/opt/more"
-    assert hub.environment_of("ann")["PYTHONPATH"] == expected
+    env = hub.environment_of("ann")
+    assert env["PYTHONPATH"] == "/opt/hook:/opt/admin:/opt/more"
+    assert env["JUPYTER_CONFIG_PATH"] == "/opt/hook/gpuworkshop_jupyter:/opt/jupyter"
 
 
 @pytest.mark.hub
@@ -78,6 +98,8 @@ def test_the_hook_can_be_left_out(make_hub):
     hub.spawn("ann")
     env = hub.environment_of("ann")
     assert env["PYTHONPATH"] == "/opt/admin:/opt/more"
+    # What counts as activity has nothing to do with caps.
+    assert env["JUPYTER_CONFIG_PATH"] == f"{FOLDER}/gpuworkshop_jupyter:/opt/jupyter"
     assert "GPUWORKSHOP_MEMORY_LIMIT_BYTES" in env
     (lease,) = hub.leases()
     assert lease.hook is False

@@ -434,7 +434,10 @@ def test_the_folder_makes_nothing_else_importable():
         "sitecustomize.py",
         "gpuworkshop_memory_caps.py",
         "gpuworkshop_out_of_memory.py",
+        "gpuworkshop_jupyter",
     }
+    settings = [x.name for x in (FOLDER / "gpuworkshop_jupyter").iterdir()]
+    assert settings == ["jupyter_server_config.py"]
     for module in FOLDER.glob("*.py"):
         assert "import jupyterhub_gpuworkshop" not in module.read_text()
 
@@ -458,4 +461,8 @@ def test_the_hook_travels_in_the_wheel(tmp_path):
         capture_output=True,
     )
     built = source / "build/lib/jupyterhub_gpuworkshop/notebook/startup"
-    assert {x.name for x in FOLDER.glob("*.py")} == {x.name for x in built.iterdir()}
+    ours, theirs = (
+        {str(x.relative_to(folder)) for x in folder.rglob("*.py")}
+        for folder in (FOLDER, built)
+    )
+    assert ours == theirs

@@ -253,8 +253,7 @@ class GpuDockerMixin(GpuSpawnerMixin):
 
     async def _prepare_hook(self, lease: Lease) -> str:
         """Return the volume to mount; empty for none."""
-        mounted = self.memory_hook and not self.memory_hook_path
-        if not (mounted and lease.devices):
+        if self.memory_hook_path or not lease.devices:
             return ""
         fill = self.executor.submit(
             lambda: fill_hook_volume(self.client, self.image, self._filled_volumes)
@@ -264,8 +263,9 @@ class GpuDockerMixin(GpuSpawnerMixin):
         except APIError as error:
             self.log.error(
                 "%s starts without the import hook, so PyTorch and TensorFlow have no "
-                "cap there: the volume for it cannot be filled: %s. Put the hook into "
-                "the image, and set c.GpuSpawnerMixin.memory_hook_path.",
+                "cap there, and widgets and opened pages count as activity: the volume "
+                "for it cannot be filled: %s. Put the hook into the image, and set "
+                "c.GpuSpawnerMixin.memory_hook_path.",
                 self._log_name,
                 error,
             )

@@ -161,9 +161,15 @@ def _hook_archive() -> bytes:
     """Return the hook's folder as a tar file, always the same for the same files."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for path in sorted(FOLDER.glob("*.py")):
-            data = path.read_bytes()
-            entry = tarfile.TarInfo(path.name)
+        files = sorted(FOLDER.rglob("*.py"))
+        # Engines before 23 make a folder that is not in the archive root's alone.
+        for folder in sorted({file.parent for file in files} - {FOLDER}):
+            entry = tarfile.TarInfo(str(folder.relative_to(FOLDER)))
+            entry.mode, entry.type = 0o755, tarfile.DIRTYPE
+            tar.addfile(entry)
+        for file in files:
+            data = file.read_bytes()
+            entry = tarfile.TarInfo(str(file.relative_to(FOLDER)))
             entry.mode, entry.size = 0o644, len(data)
             tar.addfile(entry, io.BytesIO(data))
     return buffer.getvalue()

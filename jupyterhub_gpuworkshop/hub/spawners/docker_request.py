@@ -11,6 +11,7 @@ from typing import Any
 
 from jupyterhub_gpuworkshop.core.caps import lease_variables
 from jupyterhub_gpuworkshop.core.leases import Lease
+from jupyterhub_gpuworkshop.hub.memory_hook import settings_in
 
 LEASE_LABEL = "gpuworkshop.lease"
 """The label with the lease's id: it finds a container whose hub was killed before it
@@ -125,13 +126,18 @@ def over_image(
         image: the image's own, as ``NAME=value``.
         hook: the import hook's folder.
 
-    An image's PYTHONPATH stays, behind the hook: PySpark's images live by theirs. What
-    would break the lease is emptied, since no request can unset it.
+    An image's PYTHONPATH stays, behind the hook: PySpark's images live by theirs. So
+    does its JUPYTER_CONFIG_PATH, behind our settings. What would break the lease is
+    emptied, since no request can unset it.
     """
     theirs = dict(line.split("=", 1) for line in image if "=" in line)
     result = dict(environment)
-    if theirs.get("PYTHONPATH") and result.get("PYTHONPATH") == hook:
-        result["PYTHONPATH"] = f"{hook}:{theirs['PYTHONPATH']}"
+    for name, ours in (
+        ("PYTHONPATH", hook),
+        ("JUPYTER_CONFIG_PATH", settings_in(hook)),
+    ):
+        if theirs.get(name) and result.get(name) == ours:
+            result[name] = f"{ours}:{theirs[name]}"
     short, long = "XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"
     if short in theirs and long in result:
         result.setdefault(short, "")

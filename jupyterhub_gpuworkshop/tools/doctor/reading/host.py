@@ -198,7 +198,7 @@ def unreadable_parts(folder: Path) -> tuple[str, ...]:
     ]
     if not folder.stat().st_mode & 0o004:
         bad.append(str(folder))
-    bad += [str(f) for f in folder.glob("*.py") if not f.stat().st_mode & 0o004]
+    bad += [str(f) for f in folder.rglob("*.py") if not f.stat().st_mode & 0o004]
     return tuple(dict.fromkeys(bad))
 
 
