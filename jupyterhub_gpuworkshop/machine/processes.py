@@ -8,6 +8,8 @@ for people's eyes. Any process may vanish between two reads: then it is not ther
 import functools
 import os
 import signal
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,9 +17,9 @@ from typing import NamedTuple
 from jupyterhub_gpuworkshop.core.snapshot import ProcessFacts
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_COMMAND_CHARACTERS = 4096
-_STAT_BYTES = 4096
-_CGROUP_BYTES = 65536
+COMMAND_BYTES = 4096
+STAT_BYTES = 4096
+CGROUP_BYTES = 65536
 
 
 class _Stat(NamedTuple):
@@ -42,6 +44,15 @@ def read_processes(*, with_details: bool = False) -> dict[int, ProcessFacts]:
         The facts by pid, zombies left out.
     """
     found = {}
+    for pid, uid in list_processes():
+        facts = parse_facts(pid, uid, _read(pid, "stat", STAT_BYTES))
+        if facts is not None:
+            found[pid] = describe(facts) if with_details else facts
+    return found
+
+
+def list_processes() -> Iterator[tuple[int, int]]:
+    """List the pid and the effective user id of every process, zombies too."""
     with os.scandir("/proc") as entries:
         for entry in entries:
             if not entry.name.isdigit():
@@ -52,13 +63,7 @@ def read_processes(*, with_details: bool = False) -> dict[int, ProcessFacts]:
                 uid = entry.stat(follow_symlinks=False).st_uid
             except OSError:
                 continue
-            pid = int(entry.name)
-            stat = _read_stat(pid)
-            if stat is None or not stat.alive:
-                continue
-            facts = _facts(pid, uid, stat)
-            found[pid] = describe(facts) if with_details else facts
-    return found
+            yield int(entry.name), uid
 
 
 def read_process(pid: int, *, with_details: bool = True) -> ProcessFacts | None:
@@ -72,11 +77,8 @@ def read_process(pid: int, *, with_details: bool = True) -> ProcessFacts | None:
         uid = Path(f"/proc/{pid}").stat().st_uid
     except OSError:
         return None
-    stat = _read_stat(pid)
-    if stat is None or not stat.alive:
-        return None
-    facts = _facts(pid, uid, stat)
-    return describe(facts) if with_details else facts
+    facts = parse_facts(pid, uid, _read(pid, "stat", STAT_BYTES))
+    return describe(facts) if facts is not None and with_details else facts
 
 
 def describe(facts: ProcessFacts) -> ProcessFacts:
@@ -85,14 +87,33 @@ def describe(facts: ProcessFacts) -> ProcessFacts:
     Returns:
         The facts, unchanged where the process has ended meanwhile.
     """
-    cgroup = _choose_cgroup(_read(facts.pid, "cgroup", _CGROUP_BYTES))
-    argv = _read(facts.pid, "cmdline", _COMMAND_CHARACTERS)
+    cgroup = _read(facts.pid, "cgroup", CGROUP_BYTES)
+    argv = _read(facts.pid, "cmdline", COMMAND_BYTES)
     # Read last: were the number another process's by now, this would tell.
     stat = _read_stat(facts.pid)
     if stat is None or stat.started != facts.started:
         return facts
-    command = _printable(argv) or f"[{_printable(stat.name)}]"
-    return replace(facts, cgroup=cgroup, command=command)
+    described = parse_details(facts, cgroup, argv)
+    if described.command:
+        return described
+    return replace(described, command=f"[{_printable(stat.name)}]")
+
+
+def parse_details(facts: ProcessFacts, cgroup: bytes, argv: bytes) -> ProcessFacts:
+    """Add what the texts of /proc/PID/cgroup and cmdline say; maybe no command."""
+    return replace(facts, cgroup=_choose_cgroup(cgroup), command=_printable(argv))
+
+
+def parse_facts(pid: int, uid: int, text: bytes) -> ProcessFacts | None:
+    """Return what the text of /proc/PID/stat says; None of a zombie, or of none."""
+    stat = _parse_stat(text)
+    return _facts(pid, uid, stat) if stat is not None and stat.alive else None
+
+
+def age_seconds(started: int) -> float:
+    """Return how long a process has lived that started at this clock tick of boot."""
+    since_boot = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return max(0.0, since_boot - started / _TICKS_PER_SECOND)
 
 
 @functools.lru_cache(maxsize=1)
@@ -159,7 +180,7 @@ def _read(pid: int, name: str, most_bytes: int) -> bytes:
 
 
 def _read_stat(pid: int) -> _Stat | None:
-    return _parse_stat(_read(pid, "stat", _STAT_BYTES))
+    return _parse_stat(_read(pid, "stat", STAT_BYTES))
 
 
 def _parse_stat(text: bytes) -> _Stat | None:

@@ -26,6 +26,7 @@ from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError, WorkshopFileErr
 from jupyterhub_gpuworkshop.machine.limits import CgroupLimits
 from jupyterhub_gpuworkshop.machine.source import open_source
 
+from .acting import Actor
 from .api import EventsHandler, HealthHandler, SnapshotHandler
 from .history import History
 from .host import Gpus, Host
@@ -257,7 +258,7 @@ class GpuService(Application):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.reaper.close()
+        await self.actor.close()
         await self.monitor.close()
         await self.history.flush()
         self.servers.close()
@@ -285,7 +286,8 @@ class GpuService(Application):
             self.history,
             hard_caps=lambda: self.hard_caps.caps,
         )
-        self.reaper = Reaper(self.monitor, host, self.servers, self.rules, self.history)
+        self.actor = Actor(self.monitor, host, self.servers, self.history)
+        self.reaper = Reaper(self.monitor, self.actor, self.rules)
 
     def _loops(self) -> list[Awaitable[None]]:
         return [self._look_and_reclaim(), self._watch_parent()]

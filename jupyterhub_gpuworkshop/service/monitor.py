@@ -15,59 +15,24 @@ from jupyterhub_gpuworkshop.core.attribution import Attribution, Owner, attribut
 from jupyterhub_gpuworkshop.core.devices import Inventory
 from jupyterhub_gpuworkshop.core.enforcement import HardCap
 from jupyterhub_gpuworkshop.core.errors import CallHangs, SourceError
-from jupyterhub_gpuworkshop.core.idleness import KernelWatch, observe
-from jupyterhub_gpuworkshop.core.leases import Key, Lease
-from jupyterhub_gpuworkshop.core.need import Need, needed
-from jupyterhub_gpuworkshop.core.reclaim import Circumstances, Decision, decide
-from jupyterhub_gpuworkshop.core.snapshot import (
-    DeviceSample,
-    Holder,
-    KernelView,
-    LeaseUse,
-    Snapshot,
-)
-from jupyterhub_gpuworkshop.core.wire import DeviceUse, Reply, Report, ServerInfo
+from jupyterhub_gpuworkshop.core.leases import Key
+from jupyterhub_gpuworkshop.core.need import needed
+from jupyterhub_gpuworkshop.core.over_share import OverWatch
+from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, Snapshot
+from jupyterhub_gpuworkshop.core.wire import DeviceUse, Reply, Report
 
 from .history import History
 from .host import Gpus, Host, Processes
+from .kept import Kept
 from .link import Link
-from .picture import (
-    holders_by_kernel,
-    kernel_info,
-    read_kernel,
-    use_devices,
-    use_leases,
-    view_kernel,
-)
+from .notices import Notices
+from .picture import observe_leases, peaks_of, problems_of, use_devices, use_leases
+from .pins import Pins
 from .rules import Rules
 from .servers import Answer, Servers
-from .store import Peak
+from .watching import Look, Watched, Watching
 
 _LOG = logging.getLogger(__name__)
-_MOST_PROBLEMS = 30
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watched:
-    """One kernel, as the reaper needs it.
-
-    Attributes:
-        server: where it is called.
-        watch: what its readings add up to.
-        decision: what follows.
-        lease: its server's.
-        view: what people see of it.
-        holders: those of its processes that hold memory.
-        is_needed: whether memory on its devices is needed.
-    """
-
-    server: ServerInfo
-    watch: KernelWatch
-    decision: Decision
-    lease: Lease | None
-    view: KernelView
-    holders: tuple[Holder, ...] = ()
-    is_needed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,13 +62,20 @@ class Monitor:
         link: what the hub said last.
         rules: the organiser's.
         history: takes the peaks.
+        notices: those that stand; none to begin with.
+        kept: pins and drained devices; kept in memory only where nothing is given.
         hard_caps: what the driver holds leases to.
         clock: monotonic seconds.
         wall: seconds since the epoch.
 
     Attributes:
         snapshot: the current one.
-        kernels: what the reaper needs of each kernel, of the same instant.
+        attribution: whose everything is, of the same instant.
+        overs: how each lease stands to its share, by lease id.
+        watching: each kernel's watch.
+        notices: those that stand.
+        kept: what outlives this process.
+        pins: those in force.
         rounds: how many snapshots there were.
         listed: the devices of which the snapshot names every holder.
         asked: how many servers were asked for their kernels.
@@ -119,6 +91,8 @@ class Monitor:
         rules: Rules,
         history: History,
         *,
+        notices: Notices | None = None,
+        kept: Kept | None = None,
         hard_caps: Callable[[], tuple[HardCap, ...]] = tuple,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -126,7 +100,12 @@ class Monitor:
         self.snapshot = Snapshot(
             taken_at=wall(), problems=("Nothing has been looked at yet.",)
         )
-        self.kernels: Mapping[Owner, Watched] = {}
+        self.attribution = Attribution()
+        self.overs: Mapping[str, OverWatch] = {}
+        self.notices = notices or Notices(clock=clock, wall=wall)
+        self.kept = kept or Kept(None)
+        self.pins = Pins(self.kept, wall=wall)
+        self.watching = Watching(rules, history, self.notices, self.pins, wall=wall)
         self.rounds = 0
         self.listed: frozenset[str] = frozenset()
         self.asked = self.unanswered = 0
@@ -143,10 +122,13 @@ class Monitor:
         self._now: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
         self._published = asyncio.Event()
-        self._attribution = Attribution()
         self._kernel_ids: dict[Key, frozenset[str]] = {}
-        self._watches: dict[Owner, KernelWatch] = {}
         self._device_uses: tuple[DeviceUse, ...] = ()
+
+    @property
+    def kernels(self) -> Mapping[Owner, Watched]:
+        """What whoever acts needs of each kernel, of the snapshot's instant."""
+        return self.watching.kernels
 
     async def tick(self) -> None:
         """Make one snapshot that begins now; who asks at the same time shares it."""
@@ -157,11 +139,8 @@ class Monitor:
 
     def due(self) -> list[Owner]:
         """Return the kernels that are not to be kept."""
-        return [
-            owner
-            for owner, watched in self.kernels.items()
-            if watched.decision.kind.takes
-        ]
+        kernels = self.kernels.items()
+        return [owner for owner, x in kernels if x.decision.kind.takes]
 
     async def close(self) -> None:
         """Let go of a round that is under way."""
@@ -191,15 +170,23 @@ class Monitor:
     async def exchange(self, report: Report) -> Reply:
         """Take the hub's report in; return what placement needs."""
         self._link.hear(report)
+        self.notices.mark_seen(report.seen)
         return Reply(
             inventory=self._gpus.inventory,
             uses=self._device_uses,
             acknowledged=await self._history.take(report.hub_id, report.events),
+            notices=self.notices.standing,
+            drained=self.kept.state.drained,
         )
 
     async def _read(self) -> _Reading:
         report = self._link.report
-        problems = [self._link.problem, self._rules.problem, self._history.problem]
+        problems = [
+            self._link.problem,
+            self._rules.problem,
+            self._history.problem,
+            self.kept.problem,
+        ]
         asking = asyncio.ensure_future(self._servers.poll(report.servers))
         samples: tuple[DeviceSample, ...] = ()
         processes = None
@@ -231,19 +218,42 @@ class Monitor:
     def _publish(self, reading: _Reading) -> None:
         """Join what was read, without an await: one instant, one picture."""
         attribution = self._attribute(reading)
-        uses = use_leases(
-            reading.report.leases,
+        report, leases = reading.report, reading.report.leases
+        known = reading.processes is not None
+        self.overs = observe_leases(
+            self.overs,
+            leases,
             attribution.holders,
-            {x.id: self._history.peak_bytes(x.id) for x in reading.report.leases},
+            # Without a list of holders nobody is said to exceed anything.
+            self._listed(reading),
+            reading.at,
+        )
+        uses = use_leases(
+            leases,
+            attribution.holders,
+            {x.id: self._history.peak_bytes(x.id) for x in leases},
+            reading.samples if known else (),
+            self.overs,
+            self.kept.state.parked,
+            reading.taken_at - reading.at,
         )
         need = needed(
-            reading.report.refusals,
+            report.refusals,
             reading.samples,
-            reading.report.leases,
+            leases,
             {use.lease_id: use.memory_bytes for use in uses},
             self._rules.workshop.gpus.keep_free_per_gpu,
         )
-        self.kernels = self._watch(reading, attribution, need)
+        self.watching.look(
+            Look(
+                report=report,
+                attribution=attribution,
+                answers=reading.answers,
+                samples={x.uuid: x for x in reading.samples} if known else {},
+                need=need,
+                at=reading.at,
+            )
+        )
         if reading.samples and reading.processes is not None:
             self._device_uses = use_devices(
                 reading.samples,
@@ -252,29 +262,43 @@ class Monitor:
                 reading.processes,
                 reading.taken_at,
             )
-        self._keep_peaks(reading, uses)
-        self.listed = frozenset(
-            sample.uuid
-            for sample in reading.samples
-            if sample.processes is not None and reading.processes is not None
-        )
+        for peak in peaks_of(leases, uses, self.kernels, reading.taken_at):
+            self._history.raise_peak(peak)
+        self.listed = self._listed(reading)
+        self.notices.expire()
         self.snapshot = Snapshot(
             taken_at=reading.taken_at,
             inventory=self._gpus.inventory or Inventory(),
             samples=reading.samples,
             holders=attribution.holders,
-            leases=reading.report.leases,
+            leases=leases,
             uses=uses,
             hard_caps=self._hard_caps(),
             kernels=tuple(watched.view for watched in self.kernels.values()),
             needed=need.anywhere,
-            problems=self._problems(reading),
+            notices=self.notices.standing,
+            drained=frozenset(self.kept.state.drained),
+            problems=problems_of(
+                reading.problems,
+                self._gpus.inventory,
+                reading.samples,
+                reading.answers,
+            ),
         )
         self.asked = len(reading.answers)
         self.unanswered = sum(bool(x.problem) for x in reading.answers.values())
         self.rounds += 1
         published, self._published = self._published, asyncio.Event()
         published.set()
+
+    @staticmethod
+    def _listed(reading: _Reading) -> frozenset[str]:
+        """Return the devices of which every holder is known."""
+        return frozenset(
+            sample.uuid
+            for sample in reading.samples
+            if sample.processes is not None and reading.processes is not None
+        )
 
     def _attribute(self, reading: _Reading) -> Attribution:
         """Explain the holders; without the processes nobody is blamed for anything."""
@@ -293,99 +317,8 @@ class Monitor:
             reading.report.servers,
             reading.report.leases,
             self._kernel_ids,
-            self._attribution.owners,
+            self.attribution.owners,
         )
         if known:
-            self._attribution = attribution
+            self.attribution = attribution
         return attribution
-
-    def _watch(
-        self, reading: _Reading, attribution: Attribution, need: Need
-    ) -> dict[Owner, Watched]:
-        rules = self._rules.idle()
-        leases = {lease.id: lease for lease in reading.report.leases}
-        servers = {(s.user, s.server): s for s in reading.report.servers}
-        samples = {
-            sample.uuid: sample
-            for sample in reading.samples
-            if reading.processes is not None
-        }
-        held = holders_by_kernel(attribution)
-        watched: dict[Owner, Watched] = {}
-        for owner, tree in attribution.kernels.items():
-            info = kernel_info(owner, reading.answers)
-            holders, lease = held.get(owner, []), leases.get(owner.lease_id)
-            watch = observe(
-                self._watches.get(owner, KernelWatch()),
-                read_kernel(tree, info, holders, lease, samples, reading.at),
-                rules,
-            )
-            devices = {h.device for h in holders} | set(lease.uuids if lease else ())
-            is_needed = need.on(devices)
-            case = Circumstances(needed=is_needed, action=rules.action)
-            decision = decide(watch, rules, reading.at, case)
-            peak = self._history.peak_bytes(owner.lease_id, owner.kernel_id)
-            watched[owner] = Watched(
-                server=servers[owner.key],
-                watch=watch,
-                decision=decision,
-                lease=lease,
-                view=view_kernel(
-                    owner,
-                    info,
-                    reading.answers[owner.key].notebooks.get(owner.kernel_id, ""),
-                    watch,
-                    max(peak, watch.peak_memory_bytes),
-                    decision.reason,
-                ),
-                holders=tuple(holders),
-                is_needed=is_needed,
-            )
-        self._watches = {owner: x.watch for owner, x in watched.items()}
-        return watched
-
-    def _keep_peaks(self, reading: _Reading, uses: tuple[LeaseUse, ...]) -> None:
-        leases = {lease.id: lease for lease in reading.report.leases}
-        for use in uses:
-            lease = leases[use.lease_id]
-            self._history.raise_peak(
-                Peak(
-                    lease_id=lease.id,
-                    user=lease.user,
-                    server=lease.server,
-                    memory_bytes=use.peak_memory_bytes,
-                    at=reading.taken_at,
-                )
-            )
-        for owner, watched in self.kernels.items():
-            self._history.raise_peak(
-                Peak(
-                    lease_id=owner.lease_id,
-                    kernel_id=owner.kernel_id,
-                    user=owner.user,
-                    server=owner.server,
-                    memory_bytes=watched.watch.peak_memory_bytes,
-                    at=reading.taken_at,
-                )
-            )
-
-    def _problems(self, reading: _Reading) -> tuple[str, ...]:
-        problems = [problem for problem in reading.problems if problem]
-        labels = {
-            d.uuid: d.label for d in (self._gpus.inventory or Inventory()).devices
-        }
-        problems += [
-            f"GPU {labels.get(sample.uuid, sample.uuid)}: {sample.problem}"
-            for sample in reading.samples
-            if sample.problem
-        ]
-        problems += [
-            f"The server of {'/'.join(filter(None, key))} is unknown, and none of its "
-            f"kernels is reclaimed: {answer.problem}."
-            for key, answer in reading.answers.items()
-            if answer.problem
-        ]
-        if len(problems) > _MOST_PROBLEMS:
-            more = len(problems) - _MOST_PROBLEMS
-            problems = [*problems[:_MOST_PROBLEMS], f"And {more} problems more."]
-        return tuple(problems)

@@ -4,12 +4,20 @@ Owns how the readings of one kernel, the use of one lease and the use of one dev
 are put together. It asks nobody anything.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 from jupyterhub_gpuworkshop.core.attribution import Attribution, KernelTree, Owner
+from jupyterhub_gpuworkshop.core.devices import Inventory
 from jupyterhub_gpuworkshop.core.idleness import KernelReading, KernelWatch
 from jupyterhub_gpuworkshop.core.leases import Key, Lease
+from jupyterhub_gpuworkshop.core.over_share import (
+    OverWatch,
+    excess,
+    observe_excess,
+    short_of,
+)
 from jupyterhub_gpuworkshop.core.snapshot import (
     DeviceSample,
     Holder,
@@ -21,9 +29,15 @@ from jupyterhub_gpuworkshop.core.snapshot import (
 from jupyterhub_gpuworkshop.core.wire import DeviceUse
 
 from .host import Processes
+from .kept import ParkedKernel
 from .servers import Answer, KernelInfo
+from .store import Peak
+
+if TYPE_CHECKING:
+    from .watching import Watched
 
 _MOST_IN_THE_WAY = 8
+_MOST_PROBLEMS = 30
 _COMMAND_CHARACTERS = 60
 
 
@@ -55,7 +69,7 @@ def holders_by_kernel(attribution: Attribution) -> dict[Owner, list[Holder]]:
 def read_kernel(
     tree: KernelTree,
     info: KernelInfo,
-    holders: list[Holder],
+    holders: Sequence[Holder],
     lease: Lease | None,
     samples: Mapping[str, DeviceSample],
     at: float,
@@ -124,11 +138,59 @@ def view_kernel(
         peak_memory_bytes=peak_bytes,
         idle_seconds=watch.idle_seconds,
         verdict=verdict,
+        last_activity=info.last_activity,
+        gpu_utilisation=reading.gpu_utilisation if reading else None,
+        device_utilisation=reading.device_utilisation if reading else None,
+        cpu=watch.last_cpu,
+        age_seconds=reading.age_seconds if reading else None,
     )
 
 
+def observe_leases(
+    overs: Mapping[str, OverWatch],
+    leases: Iterable[Lease],
+    holders: Iterable[Holder],
+    listed: frozenset[str],
+    at: float,
+) -> dict[str, OverWatch]:
+    """Return how each lease stands to its share, by lease id.
+
+    Args:
+        overs: how it stood at the look before.
+        leases: all of them.
+        holders: all of them.
+        listed: devices of which every holder is known.
+        at: monotonic seconds.
+    """
+    used: dict[str, dict[str, int | None]] = {}
+    for holder in holders:
+        if holder.lease_id:
+            by_device = used.setdefault(holder.lease_id, {})
+            before = by_device.get(holder.device, 0)
+            is_known = before is not None and holder.memory_bytes is not None
+            by_device[holder.device] = (
+                (before or 0) + (holder.memory_bytes or 0) if is_known else None
+            )
+    return {
+        lease.id: observe_excess(
+            overs.get(lease.id),
+            excess(lease, used.get(lease.id, {}))
+            if listed.issuperset(lease.uuids)
+            else None,
+            at,
+        )
+        for lease in leases
+    }
+
+
 def use_leases(
-    leases: Iterable[Lease], holders: Iterable[Holder], peaks: Mapping[str, int]
+    leases: Iterable[Lease],
+    holders: Iterable[Holder],
+    peaks: Mapping[str, int],
+    samples: Iterable[DeviceSample] = (),
+    overs: Mapping[str, OverWatch] | None = None,
+    parked: Iterable[ParkedKernel] = (),
+    epoch_seconds: float = 0.0,
 ) -> tuple[LeaseUse, ...]:
     """Return what the holders of each lease use together.
 
@@ -136,21 +198,93 @@ def use_leases(
         leases: all of them.
         holders: all of them.
         peaks: the most that each lease used before, by lease id.
+        samples: one reading of each device that can be read.
+        overs: how each lease stands to its share, by lease id.
+        parked: kernels whose memory is in host memory.
+        epoch_seconds: what to add to monotonic seconds for those since the epoch.
     """
+    leases = tuple(leases)
     used: dict[str, dict[str, int]] = {lease.id: {} for lease in leases}
     for holder in holders:
         by_device = used.get(holder.lease_id)
         if by_device is not None:
             before = by_device.get(holder.device, 0)
             by_device[holder.device] = before + (holder.memory_bytes or 0)
-    return tuple(
-        LeaseUse(
-            lease_id=lease_id,
-            memory_bytes=by_device,
-            peak_memory_bytes=max(peaks.get(lease_id, 0), sum(by_device.values())),
+    short = short_of(leases, used, {x.uuid: x.memory_free_bytes for x in samples})
+    away: dict[str, dict[str, int]] = {}
+    for kernel in parked:
+        of_lease = away.setdefault(kernel.lease_id, {})
+        for uuid, size_bytes in kernel.memory_bytes.items():
+            of_lease[uuid] = of_lease.get(uuid, 0) + size_bytes
+    found = []
+    for lease_id, by_device in used.items():
+        over = (overs or {}).get(lease_id) or OverWatch(over_bytes={})
+        found.append(
+            LeaseUse(
+                lease_id=lease_id,
+                memory_bytes=by_device,
+                peak_memory_bytes=max(peaks.get(lease_id, 0), sum(by_device.values())),
+                over_bytes=over.over_bytes,
+                over_since=None if over.since is None else over.since + epoch_seconds,
+                short_bytes=short.get(lease_id, {}),
+                parked_bytes=away.get(lease_id, {}),
+            )
         )
-        for lease_id, by_device in used.items()
-    )
+    return tuple(found)
+
+
+def peaks_of(
+    leases: Iterable[Lease],
+    uses: Iterable[LeaseUse],
+    kernels: "Mapping[Owner, Watched]",
+    taken_at: float,
+) -> Iterator[Peak]:
+    """Return the most that leases and kernels have held, as far as it is seen."""
+    by_id = {lease.id: lease for lease in leases}
+    for use in uses:
+        lease = by_id[use.lease_id]
+        yield Peak(
+            lease_id=lease.id,
+            user=lease.user,
+            server=lease.server,
+            memory_bytes=use.peak_memory_bytes,
+            at=taken_at,
+        )
+    for owner, watched in kernels.items():
+        yield Peak(
+            lease_id=owner.lease_id,
+            kernel_id=owner.kernel_id,
+            user=owner.user,
+            server=owner.server,
+            memory_bytes=watched.watch.peak_memory_bytes,
+            at=taken_at,
+        )
+
+
+def problems_of(
+    problems: Iterable[str],
+    inventory: Inventory | None,
+    samples: Iterable[DeviceSample],
+    answers: Mapping[Key, Answer],
+) -> tuple[str, ...]:
+    """Return what is unknown, in sentences for organisers; not more than they read."""
+    found = [problem for problem in problems if problem]
+    labels = {d.uuid: d.label for d in (inventory or Inventory()).devices}
+    found += [
+        f"GPU {labels.get(sample.uuid, sample.uuid)}: {sample.problem}"
+        for sample in samples
+        if sample.problem
+    ]
+    found += [
+        f"The server of {'/'.join(filter(None, key))} is unknown, and none of its "
+        f"kernels is reclaimed: {answer.problem}."
+        for key, answer in answers.items()
+        if answer.problem
+    ]
+    if len(found) > _MOST_PROBLEMS:
+        more = len(found) - _MOST_PROBLEMS
+        found = [*found[:_MOST_PROBLEMS], f"And {more} problems more."]
+    return tuple(found)
 
 
 def use_devices(

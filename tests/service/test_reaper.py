@@ -8,6 +8,7 @@ import pytest
 
 from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.core.wire import EventKind
+from jupyterhub_gpuworkshop.service.reaper import taking_of
 from jupyterhub_gpuworkshop.service.rules import Rules
 
 from .world import LOG, RULES, World
@@ -185,7 +186,7 @@ async def test_a_server_that_ends_no_restart_has_few_at_a_time(world):
         world.reaper._seen_rounds = world.monitor.rounds - 1
         await world.reaper.step()
         while True:
-            if len(acted(world)) == len(world.reaper._acting):
+            if len(acted(world)) == len(world.actor._acting):
                 break
             await asyncio.sleep(0)
     assert len(acted(world)) == 4
@@ -214,8 +215,8 @@ async def test_memory_that_nobody_can_see_is_not_told_to_be_free(world, blind):
         monitor._gpus.sample = unlisted
     # What follows the restart is seen by nobody.
     monitor._host.lives = lambda process: asyncio.sleep(0, True)
-    world.reaper._act(due, watched)
-    while world.reaper._acting:
+    world.actor.begin(taking_of(due, watched))
+    while world.actor._acting:
         await world.look(0.5)
     (event,) = world.events()
     assert event.kind is EventKind.RECLAIM_FAILED

@@ -8,6 +8,7 @@ from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice
 from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.core.wire import Refusal, Report
 from jupyterhub_gpuworkshop.machine.simulated import SimulatedSource, create_devices
+from jupyterhub_gpuworkshop.service.acting import Actor
 from jupyterhub_gpuworkshop.service.history import History
 from jupyterhub_gpuworkshop.service.host import Gpus, Host
 from jupyterhub_gpuworkshop.service.link import Link
@@ -25,6 +26,7 @@ RULES = {
         "after": "60s",
         "min_memory": "256MiB",
         "max_cpu": 1.0,
+        "notice": "0s",
     },
     "monitor": {"interval": "5s", "timeout": "30s"},
 }
@@ -70,14 +72,10 @@ class World:
             self.history,
             clock=self.clock,
         )
-        self.reaper = Reaper(
-            self.monitor,
-            host,
-            self.servers,
-            self.rules,
-            self.history,
-            clock=self.clock,
+        self.actor = Actor(
+            self.monitor, host, self.servers, self.history, clock=self.clock
         )
+        self.reaper = Reaper(self.monitor, self.actor, self.rules, clock=self.clock)
         self.report = Report(
             hub_id="hub",
             sent_at=0.0,
@@ -125,7 +123,7 @@ class World:
         """Let the reaper see the last snapshot, and wait for what it does."""
         self.reaper._seen_rounds = self.monitor.rounds - 1
         await self.reaper.step()
-        while self.reaper._acting:
+        while self.actor._acting:
             await self.look(0.5)
 
     def events(self):
@@ -134,7 +132,7 @@ class World:
 
     async def close(self):
         """End what runs."""
-        await self.reaper.close()
+        await self.actor.close()
         await self.monitor.close()
         await self.attendee.stop()
         self.servers.close()
