@@ -15,6 +15,7 @@
     ├── CallHangs                   a blocking call has not come back
     ├── ServerError                 an attendee's server answers wrongly, or not at all
     ├── LinkError                   hub and service cannot talk
+    ├── HubError                    the hub does not do what it was asked to
     ├── ProofError                  whether caps hold cannot be proven
     ├── HostError                   this machine cannot be set up so
     └── DemoError                   the demo cannot run
@@ -73,6 +74,10 @@ class ServerError(GpuWorkshopError):
 
 class LinkError(GpuWorkshopError):
     """Hub and service cannot talk."""
+
+
+class HubError(GpuWorkshopError):
+    """The hub does not do what it was asked to, or does not answer."""
 
 
 class ProofError(GpuWorkshopError):
