@@ -22,11 +22,8 @@ from jupyterhub_gpuworkshop.core.errors import (
 )
 from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, ProcessFacts, ProcessId
 from jupyterhub_gpuworkshop.core.wire import ServerInfo
-from jupyterhub_gpuworkshop.machine.processes import (
-    describe,
-    is_alive,
-    read_processes,
-)
+from jupyterhub_gpuworkshop.machine.process_reader import ProcessReader
+from jupyterhub_gpuworkshop.machine.processes import is_alive
 from jupyterhub_gpuworkshop.machine.source import DeviceSource
 
 from .loops import OneThread
@@ -155,6 +152,7 @@ class Host:
 
     def __init__(self, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
         self._thread = OneThread("/proc")
+        self._reader = ProcessReader()
         self._timeout_seconds = timeout_seconds
 
     async def processes(
@@ -167,7 +165,8 @@ class Host:
             OSError: it cannot be read.
         """
         return await self._thread.call(
-            functools.partial(_read_processes, samples, servers), self._timeout_seconds
+            functools.partial(_read_processes, self._reader, samples, servers),
+            self._timeout_seconds,
         )
 
     async def lives(self, process: ProcessId) -> bool:
@@ -183,12 +182,14 @@ class Host:
 
 
 def _read_processes(
-    samples: tuple[DeviceSample, ...], servers: tuple[ServerInfo, ...]
+    reader: ProcessReader,
+    samples: tuple[DeviceSample, ...],
+    servers: tuple[ServerInfo, ...],
 ) -> Processes:
-    facts = read_processes()
+    facts = reader.read()
     for pid in worth_describing(samples, facts, servers):
         if pid in facts:
-            facts[pid] = describe(facts[pid])
+            facts[pid] = reader.describe(facts[pid])
     uids = {
         facts[use.pid].uid
         for sample in samples
