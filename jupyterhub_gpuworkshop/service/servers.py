@@ -8,71 +8,38 @@ sent is good nowhere else. One that does not answer as it should is unknown.
 
 import asyncio
 import json
-import re
 import socket
 import time
-from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 from tornado.netutil import DefaultLoopResolver, is_valid_ip
 
 from jupyterhub_gpuworkshop.core.errors import ServerError
 from jupyterhub_gpuworkshop.core.leases import Key
-from jupyterhub_gpuworkshop.core.snapshot import KernelState
 from jupyterhub_gpuworkshop.core.wire import ServerInfo
 
+from .server_answers import (
+    Answer,
+    KernelInfo,
+    ServerStatus,
+    cut,
+    read_kernel,
+    read_kernels,
+    read_notebooks,
+    read_status,
+    read_terminals,
+)
+
+__all__ = ["Answer", "KernelInfo", "Resolver", "ServerStatus", "Servers", "headers_for"]
+
 _MAX_BODY_BYTES = 512 * 1024
-_MAX_KERNELS = 200
-_MAX_TEXT = 300
 _CONCURRENCY = 200
 _SESSIONS_EVERY_SECONDS = 60.0
 _RESTART_TIMEOUT_SECONDS = 75.0
 """A server waits for a kernel to end (5 s) and for the new one to answer (60 s)."""
-
-_KERNEL_ID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_TIME = re.compile(r"[0-9TZ:.+-]{1,40}")
-_STATES = {
-    "idle": KernelState.IDLE,
-    "busy": KernelState.BUSY,
-    "starting": KernelState.STARTING,
-    "restarting": KernelState.STARTING,
-    "autorestarting": KernelState.STARTING,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelInfo:
-    """What a server says of one kernel.
-
-    Attributes:
-        kernel_id: the Jupyter kernel id.
-        state: what it does.
-        last_activity: in the server's own words.
-        connections: open websockets; None where it does not say.
-    """
-
-    kernel_id: str
-    state: KernelState
-    last_activity: str
-    connections: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a server says of its kernels.
-
-    Attributes:
-        kernels: by kernel id; None where the server is unknown.
-        notebooks: the notebook's path by kernel id, as last heard.
-        problem: why it is unknown, in a sentence; else empty.
-    """
-
-    kernels: Mapping[str, KernelInfo] | None = None
-    notebooks: Mapping[str, str] = field(default_factory=dict)
-    problem: str = ""
 
 
 @dataclass(slots=True)
@@ -85,7 +52,7 @@ class _Names:
     asked_at: float = float("-inf")
 
 
-class _Resolver(DefaultLoopResolver):
+class Resolver(DefaultLoopResolver):
     """Takes addresses as they are, so that a name server that hangs hurts names only.
 
     The loop's own way goes through a few threads that all servers would share.
@@ -119,7 +86,7 @@ class Servers:
             max_clients=2 * _CONCURRENCY,
             max_body_size=_MAX_BODY_BYTES,
             max_buffer_size=2 * _MAX_BODY_BYTES,
-            resolver=_Resolver(),
+            resolver=Resolver(),
         )
         self._turns = asyncio.Semaphore(_CONCURRENCY)
         self._names: dict[str, _Names] = {}
@@ -132,11 +99,26 @@ class Servers:
         """Ask all servers for their kernels, at once."""
         running = {server.lease_id for server in servers}
         self._names = {k: v for k, v in self._names.items() if k in running}
-        answers = await asyncio.gather(*(self._ask(server) for server in servers))
+        answers = await asyncio.gather(*(self.ask(server) for server in servers))
         return {
             (server.user, server.server): answer
             for server, answer in zip(servers, answers, strict=True)
         }
+
+    async def ask(self, server: ServerInfo) -> Answer:
+        """Ask one server for its kernels."""
+        names = self._names.setdefault(server.lease_id, _Names())
+        try:
+            kernels = read_kernels(await self._get(server, "api/kernels"))
+        except ServerError as error:
+            return Answer(notebooks=names.notebooks, problem=str(error))
+        if self._names_are_due(names, frozenset(kernels)):
+            try:
+                sessions = await self._get(server, "api/sessions")
+                names.notebooks = read_notebooks(sessions)
+            except ServerError:
+                pass  # a name is missing: nothing hangs on it
+        return Answer(kernels=kernels, notebooks=names.notebooks)
 
     async def kernel(self, server: ServerInfo, kernel_id: str) -> KernelInfo:
         """Read one kernel again.
@@ -144,7 +126,7 @@ class Servers:
         Raises:
             ServerError: the server, or the kernel, is unknown.
         """
-        kernel = _read_kernel(await self._get(server, f"api/kernels/{kernel_id}"))
+        kernel = read_kernel(await self._get(server, f"api/kernels/{kernel_id}"))
         if kernel.kernel_id != kernel_id:
             raise ServerError("it answers for another kernel than was asked for")
         return kernel
@@ -155,12 +137,7 @@ class Servers:
         Raises:
             ServerError: the server refused, or does not answer.
         """
-        await self._fetch(
-            server,
-            f"api/kernels/{kernel_id}/restart",
-            method="POST",
-            timeout_seconds=_RESTART_TIMEOUT_SECONDS,
-        )
+        await self._act(server, f"api/kernels/{kernel_id}/restart", "POST")
 
     async def stop(self, server: ServerInfo, kernel_id: str) -> None:
         """Stop a kernel.
@@ -168,26 +145,26 @@ class Servers:
         Raises:
             ServerError: the server refused, or does not answer.
         """
-        await self._fetch(
-            server,
-            f"api/kernels/{kernel_id}",
-            method="DELETE",
-            timeout_seconds=_RESTART_TIMEOUT_SECONDS,
-        )
+        await self._act(server, f"api/kernels/{kernel_id}", "DELETE")
 
-    async def _ask(self, server: ServerInfo) -> Answer:
-        names = self._names.setdefault(server.lease_id, _Names())
+    async def status(self, server: ServerInfo) -> ServerStatus:
+        """Read what a server says of itself, its terminals included.
+
+        Raises:
+            ServerError: it is unknown.
+        """
+        said = await self._get(server, "api/status")
+        return read_status(said, await self._count_terminals(server))
+
+    async def _count_terminals(self, server: ServerInfo) -> int | None:
+        """Count a server's terminals; None where it is unknown."""
         try:
-            kernels = _read_kernels(await self._get(server, "api/kernels"))
-        except ServerError as error:
-            return Answer(notebooks=names.notebooks, problem=str(error))
-        if self._names_are_due(names, frozenset(kernels)):
-            try:
-                sessions = await self._get(server, "api/sessions")
-                names.notebooks = _read_notebooks(sessions)
-            except ServerError:
-                pass  # a name is missing: nothing hangs on it
-        return Answer(kernels=kernels, notebooks=names.notebooks)
+            response = await self._call(server, "api/terminals", "GET")
+            if response.code == 404:
+                return 0  # it has no terminals
+            return read_terminals(_read_json(_body_of(response)))
+        except ServerError:
+            return None
 
     @staticmethod
     def _names_are_due(names: _Names, kernels: frozenset[str]) -> bool:
@@ -208,28 +185,26 @@ class Servers:
         return True
 
     async def _get(self, server: ServerInfo, path: str) -> Any:
-        body = await self._fetch(
-            server, path, method="GET", timeout_seconds=self._timeout_seconds
-        )
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError):
-            raise ServerError("its answer is no JSON") from None
+        return _read_json(_body_of(await self._call(server, path, "GET")))
 
-    async def _fetch(
-        self, server: ServerInfo, path: str, *, method: str, timeout_seconds: float
-    ) -> bytes:
+    async def _act(self, server: ServerInfo, path: str, method: str) -> None:
+        _body_of(await self._call(server, path, method, _RESTART_TIMEOUT_SECONDS))
+
+    async def _call(
+        self,
+        server: ServerInfo,
+        path: str,
+        method: str,
+        timeout_seconds: float | None = None,
+    ) -> HTTPResponse:
+        """Call a server; whatever status it answers with is returned."""
         request = HTTPRequest(
             f"{server.url}{path}?no_track_activity=1",
             method=method,
-            headers={
-                "Authorization": f"token {server.token}",
-                "Accept": "application/json",
-                "User-Agent": "jupyterhub-gpuworkshop",
-            },
+            headers=headers_for(server),
             body=b"" if method == "POST" else None,
-            connect_timeout=min(timeout_seconds, self._timeout_seconds),
-            request_timeout=timeout_seconds,
+            connect_timeout=self._timeout_seconds,
+            request_timeout=timeout_seconds or self._timeout_seconds,
             follow_redirects=False,
             decompress_response=False,
         )
@@ -237,61 +212,30 @@ class Servers:
         # for them, for what was read right before would be old. The reaper counts them.
         async with self._turns if method == "GET" else nullcontext():
             try:
-                response = await self._client.fetch(request, raise_error=False)
+                return await self._client.fetch(request, raise_error=False)
             except Exception as error:
                 # Whatever nonsense comes back, and however the client takes it.
-                what = _cut(str(error) or type(error).__name__)
+                what = cut(str(error) or type(error).__name__)
                 raise ServerError(f"it does not answer ({what})") from None
-        if not 200 <= response.code < 300:
-            raise ServerError(f"it answers with status {response.code}")
-        return response.body or b""
 
 
-def _read_kernels(answer: Any) -> dict[str, KernelInfo]:
-    """Read the answer of api/kernels: all of it fits, or nothing counts."""
-    if not isinstance(answer, list) or len(answer) > _MAX_KERNELS:
-        raise ServerError("its answer is no list of kernels")
-    kernels = [_read_kernel(item) for item in answer]
-    by_id = {kernel.kernel_id: kernel for kernel in kernels}
-    if len(by_id) != len(kernels):
-        raise ServerError("it lists one kernel twice")
-    return by_id
+def headers_for(server: ServerInfo) -> dict[str, str]:
+    """Return what a call to a server says of us: nothing that is good elsewhere."""
+    return {
+        "Authorization": f"token {server.token}",
+        "Accept": "application/json",
+        "User-Agent": "jupyterhub-gpuworkshop",
+    }
 
 
-def _read_kernel(item: Any) -> KernelInfo:
-    if not isinstance(item, dict):
-        raise ServerError("its answer is no kernel")
-    kernel_id, state = item.get("id"), item.get("execution_state")
-    last_activity, connections = item.get("last_activity"), item.get("connections")
-    if not (
-        isinstance(kernel_id, str)
-        and _KERNEL_ID.fullmatch(kernel_id)
-        and isinstance(state, str)
-        and isinstance(last_activity, str)
-        and _TIME.fullmatch(last_activity)
-    ):
-        raise ServerError("its answer is no kernel")
-    is_count = type(connections) is int and 0 <= connections <= 1_000_000
-    return KernelInfo(
-        kernel_id=kernel_id,
-        state=_STATES.get(state, KernelState.UNKNOWN),
-        last_activity=last_activity,
-        connections=connections if is_count else None,
-    )
+def _body_of(response: HTTPResponse) -> bytes:
+    if not 200 <= response.code < 300:
+        raise ServerError(f"it answers with status {response.code}")
+    return response.body or b""
 
 
-def _read_notebooks(answer: Any) -> dict[str, str]:
-    """Read the answer of api/sessions, as far as it fits."""
-    notebooks: dict[str, str] = {}
-    for item in answer[:_MAX_KERNELS] if isinstance(answer, list) else ():
-        kernel = item.get("kernel") if isinstance(item, dict) else None
-        kernel_id = kernel.get("id") if isinstance(kernel, dict) else None
-        path = item.get("path") if isinstance(item, dict) else None
-        if isinstance(kernel_id, str) and _KERNEL_ID.fullmatch(kernel_id):
-            notebooks[kernel_id] = _cut(path) if isinstance(path, str) else ""
-    return notebooks
-
-
-def _cut(text: str) -> str:
-    """Make text of an attendee's fit for a page and a log."""
-    return "".join(c if c.isprintable() else " " for c in text[:_MAX_TEXT])
+def _read_json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        raise ServerError("its answer is no JSON") from None

@@ -66,6 +66,8 @@ class AttendeeServer:
         asked: method and path with query of each request.
         answers: fixed answers by path, as (status, body): they come before the truth.
         ignores_restart: it says that it restarts kernels and does not.
+        last_activity: of the server itself.
+        terminals: that are open in it.
     """
 
     simulation: Path
@@ -77,6 +79,8 @@ class AttendeeServer:
     asked: list = field(default_factory=list)
     answers: dict = field(default_factory=dict)
     ignores_restart: bool = False
+    last_activity: str = "2026-11-20T10:00:00.000000Z"
+    terminals: list = field(default_factory=list)
 
     def start(self):
         """Listen on loopback."""
@@ -84,6 +88,8 @@ class AttendeeServer:
             [
                 (r"/user/ada/(api/kernels)", _Kernels, {"server": self}),
                 (r"/user/ada/(api/sessions)", _Sessions, {"server": self}),
+                (r"/user/ada/(api/status)", _Status, {"server": self}),
+                (r"/user/ada/(api/terminals)", _Terminals, {"server": self}),
                 (r"/user/ada/(api/kernels/[^/]+)", _One, {"server": self}),
                 (r"/user/ada/(api/kernels/.+/restart)", _Restart, {"server": self}),
             ]
@@ -178,6 +184,24 @@ class _Kernels(_Handler):
 class _Sessions(_Handler):
     def get(self, path):
         self.finish(json.dumps(self.server.sessions))
+
+
+class _Status(_Handler):
+    def get(self, path):
+        kernels = self.server.kernels.values()
+        self.finish(
+            {
+                "kernels": len(kernels),
+                "connections": sum(kernel.connections for kernel in kernels),
+                "last_activity": self.server.last_activity,
+                "started": "2026-11-20T09:00:00.000000Z",
+            }
+        )
+
+
+class _Terminals(_Handler):
+    def get(self, path):
+        self.finish(json.dumps(self.server.terminals))
 
 
 class _One(_Handler):

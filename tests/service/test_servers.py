@@ -9,7 +9,7 @@ import pytest
 
 from jupyterhub_gpuworkshop.core.errors import ServerError
 from jupyterhub_gpuworkshop.core.snapshot import KernelState
-from jupyterhub_gpuworkshop.service.servers import Servers
+from jupyterhub_gpuworkshop.service.servers import Servers, ServerStatus
 
 from .attendee_server import TOKEN, AttendeeServer
 
@@ -241,3 +241,62 @@ async def test_a_server_that_refuses_to_restart_is_told(attendee, servers):
     attendee.answers[f"api/kernels/{ID}/restart"] = (500, b"")
     with pytest.raises(ServerError, match="status 500"):
         await servers.restart(attendee.info, ID)
+
+
+STATUS = {
+    "kernels": 2,
+    "connections": 1,
+    "last_activity": "2026-11-20T10:00:00.000000Z",
+    "started": "2026-11-20T09:00:00.000000Z",
+}
+
+
+async def test_a_server_says_how_busy_it_is_as_a_whole(attendee, servers):
+    attendee.answers["api/status"] = (200, STATUS)
+    attendee.answers["api/terminals"] = (200, [{"name": "1"}, {"name": "2"}])
+    expected = ServerStatus(**STATUS, terminals=2)
+    assert await servers.status(attendee.info) == expected
+    assert all(asked.endswith("?no_track_activity=1") for asked in attendee.asked)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "terminals"),
+    [
+        (200, [], 0),
+        (404, b"", 0),  # it has no terminals at all
+        (403, b"", None),
+        (200, {"message": "hello"}, None),
+        (200, b"junk", None),
+        (200, [1] * 1001, None),
+    ],
+)
+async def test_terminals_that_cannot_be_counted_are_unknown(
+    attendee, servers, status, body, terminals
+):
+    attendee.answers["api/status"] = (200, STATUS)
+    attendee.answers["api/terminals"] = (status, body)
+    assert (await servers.status(attendee.info)).terminals == terminals
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kernels": -1},
+        {"kernels": True},
+        {"connections": "1"},
+        {"last_activity": None},
+        {"started": "<script>"},
+    ],
+    ids=repr,
+)
+async def test_a_status_that_does_not_fit_is_unknown(attendee, servers, changes):
+    attendee.answers["api/status"] = (200, {**STATUS, **changes})
+    with pytest.raises(ServerError, match="no status"):
+        await servers.status(attendee.info)
+
+
+async def test_one_server_can_be_asked_alone(attendee, servers):
+    attendee.answers["api/kernels"] = (200, [model()])
+    assert set((await servers.ask(attendee.info)).kernels) == {ID}
+    attendee.answers["api/kernels"] = (500, b"")
+    assert (await servers.ask(attendee.info)).problem
