@@ -10,14 +10,14 @@ from typing import Any
 
 import click
 
-from . import attribution, ledger, loading, machine, sampling, startup, storm
-from .report import Row
+from . import attribution, ledger, loading, machine, replay, sampling, startup, storm
 
-BENCHMARKS: dict[str, Callable[..., Iterator[Row]]] = {
+BENCHMARKS: dict[str, Callable[..., Iterator[object]]] = {
     "ledger": ledger.run,
     "loading": loading.run,
     "attribution": attribution.run,
     "sampling": sampling.run,
+    "replay": replay.run,
     "startup": startup.run,
     "storm": storm.run,
 }
@@ -34,6 +34,8 @@ _FOLDER = "/var/tmp"  # noqa: S108  # a folder of our own is made in it
 @click.option("--holders", type=click.IntRange(1), help="Processes using the GPU.")
 @click.option("--attendees", type=click.IntRange(1), help="Each with a kernel.")
 @click.option("--times", type=click.IntRange(1), help="How much sampling grows.")
+@click.option("--seeds", type=click.IntRange(1), help="Workshops that are played.")
+@click.option("--hours", type=click.FloatRange(0.1), help="That each of them lasts.")
 @click.option("--servers", type=click.IntRange(0), help="JupyterLab servers a storm.")
 @click.option("--stubs", type=click.IntRange(0), help="Stub servers a storm.")
 @click.option(
@@ -43,7 +45,7 @@ _FOLDER = "/var/tmp"  # noqa: S108  # a folder of our own is made in it
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Where to write, in a folder of its own: on a real disk.",
 )
-def main(names: tuple[str, ...], folder: Path, **sizes: int | None) -> None:
+def main(names: tuple[str, ...], folder: Path, **sizes: float | None) -> None:
     """Compare the plugin with the least that could be done, and print the ratios.
 
     Without NAMES all of them, one after another. What is not given has the size that
@@ -65,7 +67,9 @@ def main(names: tuple[str, ...], folder: Path, **sizes: int | None) -> None:
     print(f"\nAt the end: {machine.load()}")
 
 
-def _sizes(work: Callable[..., Any], sizes: dict[str, int | None]) -> dict[str, int]:
+def _sizes(
+    work: Callable[..., Any], sizes: dict[str, float | None]
+) -> dict[str, float]:
     """Return the sizes that were given and that this benchmark has."""
     has = inspect.signature(work).parameters
     return {k: v for k, v in sizes.items() if v is not None and k in has}
