@@ -10,13 +10,24 @@ from typing import Any
 
 import click
 
-from . import attribution, ledger, loading, machine, replay, sampling, startup, storm
+from . import (
+    attribution,
+    ledger,
+    load,
+    loading,
+    machine,
+    replay,
+    sampling,
+    startup,
+    storm,
+)
 
 BENCHMARKS: dict[str, Callable[..., Iterator[object]]] = {
     "ledger": ledger.run,
     "loading": loading.run,
     "attribution": attribution.run,
     "sampling": sampling.run,
+    "load": load.run,
     "replay": replay.run,
     "startup": startup.run,
     "storm": storm.run,

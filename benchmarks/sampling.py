@@ -111,12 +111,21 @@ class Sampler:
         name: one of `samplers.SAMPLERS`.
         room: the file that the room is written to.
         scenario: what the driver says.
+        count_calls: let the driver note every call, which costs time.
     """
 
-    def __init__(self, name: str, room: Path, scenario: nvml_double.Scenario) -> None:
+    def __init__(
+        self,
+        name: str,
+        room: Path,
+        scenario: nvml_double.Scenario,
+        *,
+        count_calls: bool = False,
+    ) -> None:
         self._name = name
         environment = os.environ | scenario.environment
-        del environment["NVML_DOUBLE_CALLS"]
+        if not count_calls:
+            del environment["NVML_DOUBLE_CALLS"]
         command = [sys.executable, "-m", "benchmarks.samplers", name, str(room)]
         self._process = subprocess.Popen(  # noqa: S603  # this Python, our own module
             command,

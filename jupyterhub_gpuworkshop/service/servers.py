@@ -10,6 +10,7 @@ import asyncio
 import json
 import socket
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,10 +78,14 @@ class Servers:
 
     Args:
         timeout_seconds: how long one call may take.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, timeout_seconds: float) -> None:
+    def __init__(
+        self, timeout_seconds: float, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._timeout_seconds = timeout_seconds
+        self._clock = clock
         self._client = AsyncHTTPClient(
             force_instance=True,
             max_clients=2 * _CONCURRENCY,
@@ -166,8 +171,7 @@ class Servers:
         except ServerError:
             return None
 
-    @staticmethod
-    def _names_are_due(names: _Names, kernels: frozenset[str]) -> bool:
+    def _names_are_due(self, names: _Names, kernels: frozenset[str]) -> bool:
         """Say whether to ask for sessions: for a new kernel, and now and then.
 
         A session is there a moment after its kernel: ask twice for a new one.
@@ -175,7 +179,7 @@ class Servers:
         if kernels - names.seen:
             names.asks = 2
         names.seen = kernels
-        now = time.monotonic()
+        now = self._clock()
         if not kernels or (
             names.asks == 0 and now - names.asked_at < _SESSIONS_EVERY_SECONDS
         ):
