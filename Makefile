@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEV := $(VENV)/.installed
 DOCS := $(VENV)/.installed-docs
+BENCH := $(VENV)/.installed-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 HUB5 := .venv-hub5
@@ -53,7 +54,7 @@ test-frameworks: $(DEV) $(IN_FRAMEWORKS)
 	@exec $(BIN)/python -m pytest tests/notebook/test_real_frameworks.py \
 	  tests/notebook/test_where_caps_reach.py $(ARGS)
 
-bench: $(DEV)
+bench: $(BENCH)
 	@exec $(BIN)/python -m benchmarks $(ARGS)
 
 docs: $(DOCS)
@@ -78,6 +79,11 @@ $(DEV): setup.cfg pyproject.toml $(BIN)/python
 $(DOCS): $(DEV)
 	@echo 'Installing what builds the documentation into $(VENV) ...' >&2
 	@$(PIP) install -e '.[docs]' >&2
+	@touch $@
+
+$(BENCH): $(DEV)
+	@echo 'Installing what the benchmarks compare with into $(VENV) ...' >&2
+	@$(PIP) install -e '.[bench]' >&2
 	@touch $@
 
 $(HUB5)/.installed: $(DEV)

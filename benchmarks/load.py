@@ -152,4 +152,4 @@ def _listings(folder: Path, devices: int, holders: int) -> Iterator[str]:
 
 
 def _count_listings(file: Path) -> int:
-    return sum("RunningProcesses" in line for line in file.open())
+    return file.read_text().count("RunningProcesses")

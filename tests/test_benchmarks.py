@@ -1,14 +1,20 @@
 """That each benchmark runs and prints a ratio. What it prints is nobody's to assert."""
 
 import re
+import shutil
 
 import pytest
 from click.testing import CliRunner
 
+from benchmarks import sampling
+from benchmarks import replay
 from benchmarks.__main__ import main
 from benchmarks.report import Row, interval, paired
-from benchmarks.seats import seated
+from benchmarks.samplers import is_installed
+from benchmarks.seats import Room, seated
 from jupyterhub_gpuworkshop.machine.processes import is_alive
+
+from .conftest import require_engine
 
 _RATIO = re.compile(r"/ bare.*: \d+\.\d+  \(|/ SELECT \*: \d+\.\d+  \(")
 
@@ -42,12 +48,99 @@ def test_a_benchmark_prints_its_ratios_and_the_machine(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def gcc():
+    require_engine("gcc", shutil.which("gcc") is not None, "apt install gcc libc6-dev")
+
+
+def printed(tmp_path, monkeypatch, *arguments):
+    monkeypatch.setattr("benchmarks.machine.wait_until_quiet", lambda: 0.0)
+    outcome = CliRunner().invoke(main, [*arguments, "--folder", str(tmp_path)])
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.output
+
+
+@pytest.mark.gcc
+@pytest.mark.usefixtures("gcc")
+def test_a_sample_is_compared_with_what_is_installed(tmp_path, monkeypatch):
+    sizes = [
+        "--turns",
+        "1",
+        "--devices",
+        "1",
+        "--holders",
+        "4",
+        "--attendees",
+        "2",
+        "--times",
+        "2",
+    ]
+    output = printed(tmp_path, monkeypatch, "sampling", *sizes)
+    for name in ("gpustat", "nvitop"):
+        if is_installed(name):
+            assert f"1 GPUs, 4 holders, ours / {name}" in output
+            assert f"2 GPUs, 8 holders, ours / {name}" in output
+            assert "ours, 2 times the holders / before: " in output
+        else:
+            assert f"{name} is not there" in output
+
+
+@pytest.mark.gcc
+@pytest.mark.usefixtures("gcc")
+def test_a_sample_of_ours_explains_every_holder(tmp_path):
+    library = sampling.build_double(tmp_path)
+    with seated(2, 5) as seats:
+        room = Room.of(seats, 2)
+        room.write(tmp_path / "room.json")
+        scenario = sampling.play(tmp_path, library, room)
+        with sampling.Sampler("ours", tmp_path / "room.json", scenario) as ours:
+            assert ours.cpu_seconds(holders=5) > 0
+            with pytest.raises(AssertionError, match="tells of 5 processes, not of 6"):
+                ours.cpu_seconds(holders=6)
+
+
+@pytest.mark.gcc
+@pytest.mark.usefixtures("gcc")
+def test_what_attendees_feel_is_counted(tmp_path, monkeypatch):
+    output = printed(tmp_path, monkeypatch, "load", "--devices", "1", "--holders", "2")
+    # Four lists and twelve samples; a server with one kernel, and with a new one.
+    assert "1 GPUs, ours, every 5 s: 48  (" in output
+    assert "stays: 13.0  (api/kernels 12, api/sessions 1)" in output
+    assert "every minute: 14.0  (api/kernels 12, api/sessions 2)" in output
+
+
 def test_no_process_of_a_room_is_left():
     with seated(3, 5) as seats:
         processes = [x for seat in seats for x in (seat.server, *seat.holders)]
         assert len({x.pid for x in processes}) == 8
         assert all(is_alive(x.pid, x.started) for x in processes)
     assert not any(is_alive(x.pid, x.started) for x in processes)
+
+
+def test_in_a_replayed_workshop_only_the_service_hits_nobody_who_works():
+    found = replay.play(seed=3, attendees=40, seconds=40 * 60)
+    ours = found[replay.OURS]
+    assert ours.false == ()
+    assert ours.taken > 0
+    assert ours.share > 0.75
+    # A tab that is open saves what nobody uses, and no tab saves who trains.
+    assert found[replay.KERNELS].share < 0.5 < ours.share
+    assert "thread" in " ".join(found[replay.CONNECTED].false)
+    assert found[replay.SERVERS].false
+    assert found[replay.SERVERS].share < 0.5
+
+
+def test_a_replay_is_the_same_again():
+    first, second = (replay.play(seed=1, attendees=12, seconds=1800) for _ in range(2))
+    assert first == second
+
+
+def test_who_ignores_the_processor_hits_whoever_prepares_data(monkeypatch):
+    monkeypatch.setattr(
+        "jupyterhub_gpuworkshop.core.idleness._cpu_signal", lambda cpu, rules: ""
+    )
+    ours = replay.play(seed=3, attendees=40, seconds=40 * 60)[replay.OURS]
+    assert "preprocessing thread" in " ".join(ours.false)
 
 
 def test_who_is_first_alternates():
