@@ -370,13 +370,10 @@ def _kernel_trees(
     mains: Mapping[Owner, ProcessFacts],
     kernels: Mapping[Key, frozenset[str]],
 ) -> dict[Owner, KernelTree]:
-    members: dict[Owner, set[ProcessId]] = {}
-    cpu_seconds: dict[Owner, float] = {}
+    members: dict[Owner, list[ProcessFacts]] = {}
     for pid, owner in owners.items():
         if owner.kernel_id:
-            members.setdefault(owner, set()).add(facts[pid].process)
-            used = cpu_seconds.get(owner, 0.0)
-            cpu_seconds[owner] = used + facts[pid].cpu_seconds
+            members.setdefault(owner, []).append(facts[pid])
     trees: dict[Owner, KernelTree] = {}
     for server in servers:
         for kernel_id in sorted(kernels.get((server.user, server.server), ())):
@@ -390,7 +387,7 @@ def _kernel_trees(
             trees[owner] = KernelTree(
                 owner=owner,
                 main=main.process if main else None,
-                members=frozenset(members.get(owner, ())),
-                cpu_seconds=cpu_seconds.get(owner, 0.0),
+                members=frozenset(x.process for x in members.get(owner, ())),
+                cpu_seconds=sum((x.cpu_seconds for x in members.get(owner, ())), 0.0),
             )
     return trees
