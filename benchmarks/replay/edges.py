@@ -23,7 +23,7 @@ from jupyterhub_gpuworkshop.core.snapshot import (
 from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.core.wire import ServerInfo
 from jupyterhub_gpuworkshop.service.host import Processes
-from jupyterhub_gpuworkshop.service.servers import Answer, KernelInfo
+from jupyterhub_gpuworkshop.service.server_answers import Answer, KernelInfo
 
 from .room import TICKS, LiveKernel, LiveServer, Proc, Room
 

@@ -61,18 +61,16 @@ class Diary:
         self.notebooks.append(_Notebook(memory_bytes=size_bytes))
         self.at = len(self.notebooks) - 1
 
-    def cell(
-        self, seconds: float, *, workers: int = 0, gpu: float | None = None
-    ) -> None:
-        """Run a cell to its end."""
-        chatty = self.random.random() < 0.4
+    def cell(self, seconds: float, *, workers: int = 0, waits: bool = False) -> None:
+        """Run a cell to its end; one that waits is busy and does next to nothing."""
+        chatty = not waits and self.random.random() < 0.4
         self._write(
             Work(
                 begin=self.now,
                 end=self.now + seconds,
                 doing=Doing.CELL,
-                gpu=self.between(0.05, 1.0) if gpu is None else gpu,
-                cpu=self.between(0.1, 1.0),
+                gpu=0.0 if waits else self.between(0.05, 1.0),
+                cpu=0.003 if waits else self.between(0.1, 1.0),
                 workers=workers,
                 worker_cpu=self.between(0.1, 0.9),
                 prints_every_seconds=self.between(1, 30) if chatty else 0.0,
@@ -137,14 +135,20 @@ def _thinker(diary: Diary) -> None:
 
 
 def _trainer(diary: Diary) -> None:
-    """Train in a cell that prints nothing, or little; at times go for a walk."""
+    """Train in a cell that prints nothing, or little; at times go for a walk.
+
+    One such cell in five waits: for a download, in a debugger, for an answer.
+    """
     diary.open()
     while diary.now < diary.end:
         diary.work_until(diary.now + diary.minutes(5, 25))
         seconds = diary.minutes(15, 70)
         if diary.random.random() < 0.3:
             diary.close_laptop(seconds)
-        diary.cell(seconds, workers=diary.random.choice((0, 0, 2, 4)))
+        if diary.random.random() < 0.2:
+            diary.cell(seconds, waits=True)
+        else:
+            diary.cell(seconds, workers=diary.random.choice((0, 0, 2, 4)))
         diary.think()
 
 
