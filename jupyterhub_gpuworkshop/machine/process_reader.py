@@ -61,6 +61,10 @@ class ProcessReader:
         self._files = 0
         self._kept: dict[int, _Kept] = {}
 
+    def __del__(self) -> None:
+        """Let go of all files: they are numbers, which nobody else would close."""
+        self.close()
+
     def read(self) -> dict[int, ProcessFacts]:
         """Read every living process, without details, in one pass over /proc."""
         found = {}

@@ -65,6 +65,14 @@ def test_files_are_kept_only_as_far_as_they_may_be(reader: ProcessReader) -> Non
         assert open_files(str(child.pid)) == []
 
 
+def test_a_reader_that_nobody_has_any_more_keeps_no_file() -> None:
+    reader = ProcessReader()
+    with running(WAIT) as child:
+        described(reader, child)
+        del reader
+        assert open_files(str(child.pid)) == []
+
+
 def test_a_process_that_has_ended_is_gone_and_so_are_its_files(
     reader: ProcessReader,
 ) -> None:
