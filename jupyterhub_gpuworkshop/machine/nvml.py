@@ -4,13 +4,13 @@ Owns what must be remembered between calls into NVML: what was seen of each devi
 when to ask again. It knows processes by number only: whose they are is for attribution
 to say.
 
-A driver can hang, and a call into it then never returns: only the service, in a thread,
-and the hub's short-lived child call this.
+A driver can hang, and a call into it then never returns: only processes that can be
+spared call this, the service's sampler and the hub's short-lived child.
 """
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,19 +40,21 @@ class NvmlSource:
         self,
         *,
         process_interval_seconds: float = 5.0,
+        known: Sequence[Device] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Touch nothing yet: the first call opens the driver.
 
         Args:
             process_interval_seconds: how old a list of processes may grow.
+            known: devices that were seen before, by an earlier process.
             clock: seconds that never run backwards.
         """
         self._process_interval_seconds = process_interval_seconds
         self._clock = clock
         self._is_open = False
         self._readers: dict[str, _Reader] = {}
-        self._known: dict[int, tuple[Device, ...]] = {}
+        self._known = _by_index(known)
         self._lost_gpus = 0
         self._reopen_after = float("-inf")
         self._complaints: dict[str, str] = {}
@@ -179,6 +181,15 @@ class NvmlSource:
 
     def _why(self) -> str:
         return "; ".join(f"GPU {k}: {v}" for k, v in sorted(self._complaints.items()))
+
+
+def _by_index(devices: Sequence[Device]) -> dict[int, tuple[Device, ...]]:
+    """Return devices by the driver's index of their GPU."""
+    by_index: dict[int, tuple[Device, ...]] = {}
+    for device in devices:
+        index = int(device.label.partition(":")[0])
+        by_index[index] = (*by_index.get(index, ()), replace(device, lost=False))
+    return by_index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,12 +58,13 @@ _UNAVAILABLE = {
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: (
         "The NVIDIA driver is too old: it lacks functions of driver 450. Upgrade it."
     ),
-    # The library stays loaded for the life of the process: nothing but a new one helps.
-    pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: (
-        "The NVIDIA driver was upgraded while it was in use. Restart this service, and "
-        "reboot the machine if that does not help."
-    ),
 }
+# The library stays loaded for the life of the process: nothing but a new one helps.
+_UPGRADED = (
+    "The NVIDIA driver was upgraded while it was in use, and only a new process sees "
+    "it: the GPU service starts one to read the GPUs. If this goes on, reboot the "
+    "machine."
+)
 
 
 def is_lost(error: NVMLError) -> bool:
@@ -84,6 +85,8 @@ def source_errors() -> Iterator[None]:
     except NVMLError as error:
         if error.value in _UNAVAILABLE:
             raise SourceUnavailable(_UNAVAILABLE[error.value]) from error
+        if error.value == pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
+            raise SourceLost(_UPGRADED) from error
         raise SourceLost(
             f"The NVIDIA driver does not answer ({error}). It is asked again; if this "
             "goes on, see nvidia-smi and the kernel's log."

@@ -3,23 +3,29 @@
 Every implementation passes the same contract suite (tests/machine).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from jupyterhub_gpuworkshop.core.devices import Inventory
+from jupyterhub_gpuworkshop.core.devices import Device, Inventory
 from jupyterhub_gpuworkshop.core.errors import SourceUnavailable
 from jupyterhub_gpuworkshop.core.snapshot import DeviceSample
 
 
 class DeviceSource(Protocol):
-    """Where devices and readings come from. Blocking: call it in a thread."""
+    """Where devices and readings come from.
+
+    Blocking, and a driver may never come back: the service has a process of its own
+    for it. After `SourceLost`, `close` and call again; where the driver was upgraded in
+    use, only a new process sees it again (facts/gpu.md 41).
+    """
 
     def inventory(self) -> Inventory:
         """Return what exists.
 
         Raises:
             SourceUnavailable: there is nothing to read from.
-            SourceLost: the driver went away; `close`, then call again.
+            SourceLost: the driver went away.
         """
 
     def sample(self) -> tuple[DeviceSample, ...]:
@@ -30,19 +36,23 @@ class DeviceSource(Protocol):
 
         Raises:
             SourceUnavailable: there is nothing to read from.
-            SourceLost: the driver went away; `close`, then call again.
+            SourceLost: the driver went away.
         """
 
     def close(self) -> None:
         """Let go of the driver. The next call starts again."""
 
 
-def open_source(name: str, *, simulated_dir: Path | None = None) -> DeviceSource:
+def open_source(
+    name: str, *, simulated_dir: Path | None = None, known: Sequence[Device] = ()
+) -> DeviceSource:
     """Return the source of this name; it touches nothing before its first call.
 
     Args:
         name: ``"nvml"`` or ``"simulated"``.
         simulated_dir: where the simulated GPUs live.
+        known: devices that were seen before: one that does not answer is said to be
+            lost, which else would not be known to exist.
 
     Raises:
         SourceUnavailable: there is no such source, or it lacks its directory.
@@ -51,7 +61,7 @@ def open_source(name: str, *, simulated_dir: Path | None = None) -> DeviceSource
     if name == "nvml":
         from .nvml import NvmlSource
 
-        return NvmlSource()
+        return NvmlSource(known=known)
     if name == "simulated":
         if simulated_dir is None:
             raise SourceUnavailable(

@@ -24,7 +24,6 @@ from traitlets.config import Application, catch_config_error
 
 from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError, WorkshopFileError
 from jupyterhub_gpuworkshop.machine.limits import CgroupLimits
-from jupyterhub_gpuworkshop.machine.source import open_source
 
 from .acting import Actor
 from .api import EventsHandler, HealthHandler, SnapshotHandler
@@ -38,6 +37,7 @@ from .page import STATIC_FOLDER, PageHandler
 from .process import allow_many_connections, exit_whatever_happens
 from .reaper import Reaper
 from .rules import Rules
+from .sampler import ChildSampler, sampler_command
 from .servers import Servers
 
 _HISTORY_FILE = "history.sqlite"
@@ -260,6 +260,7 @@ class GpuService(Application):
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.actor.close()
         await self.monitor.close()
+        await self.gpus.close()
         await self.history.flush()
         self.servers.close()
 
@@ -272,13 +273,14 @@ class GpuService(Application):
         self.hard_caps = HardCaps(
             self.link, CgroupLimits() if gpus.source == "nvml" else None
         )
+        self.gpus = Gpus(
+            gpus.source,
+            ChildSampler(sampler_command(gpus.source, gpus.simulated_dir)),
+            pause_seconds=workshop.monitor.interval,
+        )
         host = Host()
         self.monitor = Monitor(
-            Gpus(
-                gpus.source,
-                lambda: open_source(gpus.source, simulated_dir=gpus.simulated_dir),
-                pause_seconds=workshop.monitor.interval,
-            ),
+            self.gpus,
             host,
             self.servers,
             self.link,

@@ -1,10 +1,11 @@
 """What this process reads of the machine: devices, samples, processes.
 
-Owns the device source's life: opening it, looking again where the driver was lost,
-backing off where there is nothing to see. Every call is made in a thread of its own:
-a driver that hangs stops sampling and nothing else (design, rule 3).
+Owns when devices are looked at: again where the driver was lost, more and more seldom
+where there is nothing to see. `sampler` has what a driver that hangs cannot stop, so it
+stops sampling and nothing else (design, rule 3); /proc is read in a thread of its own.
 """
 
+import contextlib
 import functools
 import logging
 import pwd
@@ -24,9 +25,9 @@ from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, ProcessFacts, Pro
 from jupyterhub_gpuworkshop.core.wire import ServerInfo
 from jupyterhub_gpuworkshop.machine.process_reader import ProcessReader
 from jupyterhub_gpuworkshop.machine.processes import is_alive
-from jupyterhub_gpuworkshop.machine.source import DeviceSource
 
 from .loops import OneThread
+from .sampler import Sampler
 
 _LOG = logging.getLogger(__name__)
 _LOOK_AGAIN_SECONDS = 300.0
@@ -39,9 +40,8 @@ class Gpus:
 
     Args:
         name: the source's name, for an inventory that shows nothing.
-        open_source: makes the source; called in the thread.
+        sampler: reads the source.
         pause_seconds: before the first new attempt; each further one waits longer.
-        timeout_seconds: how long a call may take before the devices are unknown.
         clock: monotonic seconds.
 
     Attributes:
@@ -51,19 +51,15 @@ class Gpus:
     def __init__(
         self,
         name: str,
-        open_source: Callable[[], DeviceSource],
+        sampler: Sampler,
         *,
         pause_seconds: float,
-        timeout_seconds: float = _TIMEOUT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.inventory: Inventory | None = None
         self._name = name
-        self._open = open_source
-        self._source: DeviceSource | None = None
-        self._thread = OneThread("The GPU driver")
+        self._sampler = sampler
         self._pause_seconds = pause_seconds
-        self._timeout_seconds = timeout_seconds
         self._clock = clock
         self._looked_at = float("-inf")
         self._failures = 0
@@ -77,51 +73,48 @@ class Gpus:
             SourceError: the devices cannot be read now.
             CallHangs: the driver has not come back.
         """
-        now = self._clock()
-        if now < self._retry_at:
+        if self._clock() < self._retry_at:
             raise SourceUnavailable(self._problem)
         try:
-            samples = await self._thread.call(self._read, self._timeout_seconds)
-        except CallHangs as error:
-            self._say_nothing_is_seen(str(error))
-            raise
-        except SourceError as error:
-            self._back_off(now, str(error))
+            samples = await self._read()
+        except (SourceError, CallHangs) as error:
+            self._back_off(str(error))
             raise
         except Exception as error:
             # A source that breaks in a way of its own is a source that is not there.
             _LOG.exception("Reading the GPUs failed")
-            self._back_off(now, f"Reading the GPUs failed: {error!r}")
+            self._back_off(f"Reading the GPUs failed: {error!r}")
             raise SourceUnavailable(self._problem) from error
         if self._failures:
             _LOG.info("The GPUs can be read again")
         self._failures = 0
         return samples
 
-    def _read(self) -> tuple[DeviceSample, ...]:
-        """Read in the thread, which alone touches the source."""
-        if self._source is None:
-            self._source = self._open()
+    async def close(self) -> None:
+        """Let go of the driver, whether it answers or not."""
+        with contextlib.suppress(CallHangs):
+            await self._sampler.close()
+
+    async def _read(self) -> tuple[DeviceSample, ...]:
         if self._clock() - self._looked_at > _LOOK_AGAIN_SECONDS:
             try:
-                self.inventory = self._source.inventory()
+                self.inventory = await self._sampler.inventory()
             except SourceLost:
-                self._source.close()
-                self.inventory = self._source.inventory()
+                await self._sampler.close()
+                self.inventory = await self._sampler.inventory()
             self._looked_at = self._clock()
         try:
-            return self._source.sample()
+            return await self._sampler.sample()
         except SourceLost:
-            self._looked_at = float("-inf")
-            self._source.close()
+            await self._sampler.close()
             raise
 
-    def _back_off(self, now: float, problem: str) -> None:
+    def _back_off(self, problem: str) -> None:
         if problem != self._problem or not self._failures:
             _LOG.warning("The GPUs cannot be read: %s", problem)
         pause = min(_LONGEST_PAUSE_SECONDS, self._pause_seconds * 2**self._failures)
         self._failures = min(self._failures + 1, 16)
-        self._retry_at = now + pause
+        self._retry_at = self._clock() + pause
         self._looked_at = float("-inf")
         self._problem = problem
         self._say_nothing_is_seen(problem)

@@ -105,10 +105,10 @@ def test_a_driver_upgraded_in_use_needs_a_new_process_and_says_so(
     driver.say(gpu())
     source.sample()
     driver.say(f"fail {function} * {MISMATCH}")
-    with pytest.raises(SourceUnavailable, match=r"upgraded.*Restart.*reboot"):
+    with pytest.raises(SourceLost, match=r"upgraded.*only a new process.*reboot"):
         source.inventory()
     source.close()
-    with pytest.raises(SourceUnavailable, match="upgraded"):
+    with pytest.raises(SourceLost, match="upgraded"):
         source.sample()
 
 
@@ -122,13 +122,13 @@ def test_a_driver_upgraded_between_two_samples_says_so(
     source.sample()
     clock.now += 60
     driver.say(f"fail {function} * {MISMATCH}")
-    with pytest.raises(SourceUnavailable, match="upgraded"):
+    with pytest.raises(SourceLost, match="upgraded"):
         source.sample()
 
 
 @pytest.mark.parametrize(
     ("code", "sentence"),
-    [(9, "not loaded"), (NO_PERMISSION, "/dev/nvidia"), (MISMATCH, "Restart")],
+    [(9, "not loaded"), (NO_PERMISSION, "/dev/nvidia")],
 )
 def test_a_driver_that_cannot_be_opened_says_why(
     driver: Scenario, source: NvmlSource, code: int, sentence: str
@@ -191,3 +191,18 @@ def test_a_driver_that_fails_to_shut_down_does_not_keep_us(
     source.inventory()
     source.close()
     assert len(source.inventory().devices) == 1
+
+
+def test_a_gpu_that_an_earlier_process_knew_is_lost_and_not_forgotten(
+    driver: Scenario, source: NvmlSource
+) -> None:
+    driver.say(gpu("GPU-a"), gpu("GPU-m", minor=1, mig=1))
+    driver.say("mig GPU-m 0 MIG-x 100 0 0", "mig GPU-m 1 MIG-y 100 0 0")
+    known = source.inventory().devices
+    driver.say(f"fail * GPU-m {GPU_IS_LOST}")
+    later = NvmlSource(known=known).inventory()
+    assert [(d.uuid, d.lost) for d in later.devices] == [
+        ("GPU-a", False),
+        ("MIG-x", True),
+        ("MIG-y", True),
+    ]

@@ -1,6 +1,7 @@
 """The real service, started as the hub starts it."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
 from tornado.testing import bind_unused_port
 
@@ -26,6 +28,16 @@ def free_port():
     socket, port = bind_unused_port("127.0.0.1")
     socket.close()
     return port
+
+
+async def gone(pid):
+    """Wait for the end of a process, also of one that nobody waits for."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        while True:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return
+            await asyncio.sleep(0.02)
 
 
 class ServiceProcess:

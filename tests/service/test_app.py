@@ -6,6 +6,7 @@ import re
 import resource
 import signal
 
+import psutil
 import pytest
 from bs4 import BeautifulSoup
 
@@ -21,9 +22,12 @@ from jupyterhub_gpuworkshop.core.wire import (
 )
 from jupyterhub_gpuworkshop.machine.simulated import create_devices
 from jupyterhub_gpuworkshop.service.app import GpuService
+from tests.machine.nvml_double.words import gpu
 
-from .service_process import PREFIX, SECRET, ServiceProcess
+from .service_process import PREFIX, SECRET, ServiceProcess, gone
 from .stub_hub import StubHub
+
+HUNG = "nvmlDeviceGetMemoryInfo_v2"
 
 
 def lease(user, device):
@@ -334,30 +338,71 @@ async def test_without_gpus_it_serves_and_ends_on_a_signal(tmp_path, signum):
     assert "Traceback" not in process.log.read_text()
 
 
-HANGING = """
-import sys, time
+IMPATIENT = """
+import sys
 from jupyterhub_gpuworkshop.service import app
 
-class Hanging:
-    def inventory(self):
-        while True:
-            time.sleep(3600)
-
-app.open_source = lambda name, **kwargs: Hanging()
+make = app.ChildSampler
+app.ChildSampler = lambda command: make(command, timeout_seconds=float(sys.argv.pop()))
 app.GpuService.launch_instance(sys.argv[1:])
 """
 
 
-async def test_a_driver_that_hangs_keeps_the_service_from_nothing(tmp_path):
-    process = ServiceProcess(tmp_path, {}, program=HANGING).start()
+@pytest.mark.gcc
+async def test_a_driver_that_hangs_keeps_the_service_from_nothing(tmp_path, driver):
+    driver.say(gpu("GPU-a"), f"hang {HUNG}")
+    process = ServiceProcess(tmp_path, {}, **driver.environment).start()
     try:
         await process.is_up()
+        while True:
+            if driver.calls(HUNG):
+                break
+            await asyncio.sleep(0.02)
+        (child,) = psutil.Process(process.process.pid).children()
         body = REPORT.dump_json(Report(hub_id="hub", sent_at=1.0))
         assert (await process.report(body)).code == 200
         process.process.send_signal(signal.SIGINT)
         assert await process.ended() == 0
+        await gone(child.pid)
     finally:
         process.end()
+    assert "Traceback" not in process.log.read_text()
+
+
+@pytest.mark.gcc
+async def test_a_driver_that_hangs_and_comes_back_is_seen_again(tmp_path, driver, hub):
+    driver.say(gpu("GPU-a"))
+    process = ServiceProcess(
+        tmp_path,
+        {"monitor": {"interval": "0.5s"}},
+        hub_port=hub.port,
+        program=IMPATIENT,
+        **driver.environment,
+    )
+    process.command.append("3")
+    process.start()
+
+    async def view(is_so):
+        while True:
+            if is_so(shown := await api(process, "admin-token")):
+                return shown
+            await asyncio.sleep(0.05)
+
+    try:
+        await process.is_up()
+        await view(lambda x: x["devices"] and not x["problems"])
+        driver.say(f"hang {HUNG}")
+        shown = await view(lambda x: "driver has not answered" in str(x["problems"]))
+        # What exists is known; how it is, is not.
+        assert [device["uuid"] for device in shown["devices"]] == ["GPU-a"]
+        assert shown["devices"][0]["memory_used_bytes"] is None
+        driver.unsay("hang")
+        await view(lambda x: not x["problems"])
+    finally:
+        process.end()
+    log = process.log.read_text()
+    assert "The GPUs cannot be read: The GPU driver has not answered" in log
+    assert "The GPUs can be read again" in log
 
 
 async def test_a_managed_service_ends_when_the_hub_is_gone(tmp_path):

@@ -11,6 +11,7 @@ from jupyterhub_gpuworkshop.core.snapshot import HolderKind, KernelState
 from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.machine.simulated import SimulatedSource
 from jupyterhub_gpuworkshop.service.host import Gpus
+from jupyterhub_gpuworkshop.service.sampler import InThread
 
 from .attendee_server import AttendeeServer
 from .world import World
@@ -212,7 +213,10 @@ async def test_a_driver_that_hangs_makes_devices_unknown_and_holds_up_nothing(
     source = Scripted(tmp_path / "gpus", hang)
     world = World(tmp_path)
     world.monitor._gpus = Gpus(
-        "simulated", lambda: source, pause_seconds=5, timeout_seconds=0.05
+        "simulated",
+        InThread(lambda: source, timeout_seconds=0.05),
+        pause_seconds=5,
+        clock=world.clock,
     )
     await world.open()
     for _ in range(3):
@@ -236,7 +240,9 @@ async def test_pauses_between_attempts_grow_and_end(tmp_path):
         raise SourceUnavailable("There is no driver.")
 
     world = World(tmp_path)
-    world.monitor._gpus = Gpus("nvml", absent, pause_seconds=5, clock=world.clock)
+    world.monitor._gpus = Gpus(
+        "nvml", InThread(absent), pause_seconds=5, clock=world.clock
+    )
     await world.open()
     await world.look(seconds=5, times=120)
     assert 10 <= len(attempts) <= 16

@@ -15,6 +15,7 @@ from jupyterhub_gpuworkshop.service.link import Link
 from jupyterhub_gpuworkshop.service.monitor import Monitor
 from jupyterhub_gpuworkshop.service.reaper import Reaper
 from jupyterhub_gpuworkshop.service.rules import Rules
+from jupyterhub_gpuworkshop.service.sampler import InThread
 from jupyterhub_gpuworkshop.service.servers import Servers
 
 from .attendee_server import AttendeeServer
@@ -61,7 +62,7 @@ class World:
         self.monitor = Monitor(
             Gpus(
                 "simulated",
-                lambda: source or SimulatedSource(self.simulation),
+                InThread(lambda: source or SimulatedSource(self.simulation)),
                 pause_seconds=5,
                 clock=self.clock,
             ),

@@ -12,6 +12,10 @@
  *   fail FUNCTION UUID CODE          what a call returns; * stands for any
  *   crowded FUNCTION TIMES           the filling call is too small this many times
  *   hang FUNCTION                    the call never returns
+ *   crash FUNCTION                   the call ends the process, as a broken library does
+ *   print FUNCTION                   the call prints a line to stdout
+ *   version NUMBER                   of the kernel module: a process that has loaded the
+ *                                    library at another number is mismatched for ever
  *   set UUID WHAT NUMBER             compute-mode, persistence, mig-pending, ecc,
  *                                    pages-pending, remap-pending, remap-failed;
  *                                    what is not set is 0
@@ -36,7 +40,7 @@
 #endif
 #define NOT_AVAILABLE (~0ULL)
 enum { OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6,
-       TOO_SMALL = 7 };
+       TOO_SMALL = 7, MISMATCH = 18 };
 
 typedef unsigned long long u64;
 struct device {
@@ -53,8 +57,10 @@ static struct device devices[MOST];
 static struct process processes[MOST];
 static struct row working[MOST], busy[MOST];
 static struct rule fails[MOST], crowds[MOST], hangs[MOST], sets[MOST];
+static struct rule crashes[MOST], prints[MOST];
 static int n_devices, n_processes, n_working, n_busy, n_fails, n_crowds, n_hangs;
-static int n_sets;
+static int n_sets, n_crashes, n_prints;
+static int version, loaded_version = -1;
 static int initialised, crowded_calls;
 
 static void read_line(const char *line) {
@@ -86,6 +92,12 @@ static void read_line(const char *line) {
         crowds[n_crowds++] = x;
     else if (sscanf(line, "hang %63s", x.function) == 1)
         hangs[n_hangs++] = x;
+    else if (sscanf(line, "crash %63s", x.function) == 1)
+        crashes[n_crashes++] = x;
+    else if (sscanf(line, "print %63s", x.function) == 1)
+        prints[n_prints++] = x;
+    else if (sscanf(line, "version %d", &version) == 1)
+        return;
     else if (line[0] != '\n' && line[0] != '#') {
         fprintf(stderr, "nvml_double: cannot read: %s", line);
         abort();
@@ -101,12 +113,14 @@ static void load(void) {
 #endif
     FILE *file = path ? fopen(path, "r") : NULL;
     n_devices = n_processes = n_working = n_busy = n_fails = n_crowds = n_hangs = 0;
-    n_sets = 0;
+    n_sets = n_crashes = n_prints = version = 0;
     if (!file)
         return;
     while (fgets(line, sizeof line, file))
         read_line(line);
     fclose(file);
+    if (loaded_version < 0)
+        loaded_version = version;
 }
 
 static int covers(const char *pattern, const char *text) {
@@ -124,6 +138,14 @@ static int enter(const char *function, const struct device *d) {
     for (int i = 0; i < n_hangs; i++)
         while (covers(hangs[i].function, function))
             pause();
+    for (int i = 0; i < n_crashes; i++)
+        if (covers(crashes[i].function, function))
+            abort();
+    for (int i = 0; i < n_prints; i++)
+        if (covers(prints[i].function, function) && puts("nvml_double: hello"))
+            fflush(stdout);
+    if (loaded_version != version)
+        return MISMATCH;
     for (int i = 0; i < n_fails; i++)
         if (covers(fails[i].function, function) && covers(fails[i].uuid, uuid))
             return fails[i].number;

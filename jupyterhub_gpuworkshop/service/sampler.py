@@ -1,0 +1,361 @@
+"""Where sampling lives: a process of its own, which may hang, crash and be killed.
+
+Owns that process: starting it, asking it, ending it when it does not answer as it
+should. When to try again is `host.Gpus`'s. A hang costs the service one time limit and
+no more: the child is killed and a new one asked; one in an uninterruptible call, which
+dies only when the driver comes back, is left alone, and few of those are allowed.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from asyncio import SubprocessTransport, WriteTransport
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+from pydantic import ValidationError
+
+from jupyterhub_gpuworkshop.core.devices import Device, Inventory
+from jupyterhub_gpuworkshop.core.errors import (
+    CallHangs,
+    SourceLost,
+    SourceUnavailable,
+)
+from jupyterhub_gpuworkshop.core.snapshot import DeviceSample
+from jupyterhub_gpuworkshop.machine.sampler import (
+    ANSWER,
+    REQUEST,
+    Answer,
+    Asked,
+    Request,
+    Trouble,
+)
+from jupyterhub_gpuworkshop.machine.source import DeviceSource
+
+from .loops import OneThread
+
+_LOG = logging.getLogger(__name__)
+_TIMEOUT_SECONDS = 10.0
+_STARTS_WITHIN_SECONDS = 30.0
+_DIES_WITHIN_SECONDS = 1.0
+_MOST_UNDEAD = 3
+_MOST_BYTES = 64 * 2**20
+"""Of an answer: 64 devices with 1,000 processes each take 6 MB."""
+
+
+class Sampler(Protocol):
+    """A `DeviceSource` that cannot hold up who asks it."""
+
+    async def inventory(self) -> Inventory:
+        """Return what exists.
+
+        Raises:
+            SourceUnavailable: there is nothing to read from.
+            SourceLost: what is read from went away; `close`, then call again.
+            CallHangs: the driver has not come back in time.
+        """
+
+    async def sample(self) -> tuple[DeviceSample, ...]:
+        """Return one reading of each device that answers, as `DeviceSource.sample`.
+
+        Raises:
+            SourceUnavailable: there is nothing to read from.
+            SourceLost: what is read from went away; `close`, then call again.
+            CallHangs: the driver has not come back in time.
+        """
+
+    async def close(self) -> None:
+        """Let go of the driver. The next call starts again."""
+
+
+def sampler_command(source: str, simulated_dir: Path | None = None) -> list[str]:
+    """Return the command of a child that samples.
+
+    Args:
+        source: ``"nvml"`` or ``"simulated"``.
+        simulated_dir: where the simulated GPUs live.
+    """
+    command = [sys.executable, "-m", "jupyterhub_gpuworkshop.machine.sampler"]
+    command += ["--source", source]
+    if simulated_dir is not None:
+        command += ["--simulated-dir", str(simulated_dir.absolute())]
+    return command
+
+
+class ChildSampler:
+    """Samples in a child process that lives until it fails.
+
+    Args:
+        command: of the child, see `sampler_command`.
+        timeout_seconds: how long a call may take before the child is killed.
+    """
+
+    def __init__(
+        self, command: Sequence[str], *, timeout_seconds: float = _TIMEOUT_SECONDS
+    ) -> None:
+        self._command = command
+        self._timeout_seconds = timeout_seconds
+        self._child: _Child | None = None
+        self._killed: list[_Child] = []
+        self._known: tuple[Device, ...] = ()
+        self._turn = asyncio.Lock()
+
+    @property
+    def pid(self) -> int:
+        """The child's; 0 where there is none."""
+        return self._child.pid if self._child is not None else 0
+
+    async def inventory(self) -> Inventory:
+        """Return what exists."""
+        answer = await self._ask(Asked.INVENTORY)
+        if answer.inventory is None:
+            raise self._nonsense()
+        self._known = answer.inventory.devices
+        return answer.inventory
+
+    async def sample(self) -> tuple[DeviceSample, ...]:
+        """Return one reading of each device that answers."""
+        return (await self._ask(Asked.SAMPLE)).samples
+
+    async def close(self) -> None:
+        """Kill the child, and see it end, which it does but in a call that hangs."""
+        self._kill()
+        ending = [child.ended for child in self._killed]
+        if ending:
+            await asyncio.wait(ending, timeout=_DIES_WITHIN_SECONDS)
+
+    async def _ask(self, asked: Asked) -> Answer:
+        async with self._turn:
+            try:
+                answer = await self._answer(asked)
+            except BaseException:
+                # Also where nobody waits any longer: an answer that nobody heard has
+                # told what processes did since the one before, and it is told once.
+                self._kill()
+                raise
+        if answer.trouble is Trouble.UNAVAILABLE:
+            raise SourceUnavailable(answer.problem)
+        if answer.trouble is Trouble.LOST:
+            raise SourceLost(answer.problem)
+        return answer
+
+    async def _answer(self, asked: Asked) -> Answer:
+        known: tuple[Device, ...] = ()
+        if self._child is None:
+            self._child, known = await self._start(), self._known
+        child = self._child
+        request = Request(number=child.asked + 1, asked=asked, known=known)
+        child.asked += 1
+        child.write(REQUEST.dump_json(request) + b"\n")
+        try:
+            line = await asyncio.wait_for(child.line(), self._timeout_seconds)
+        except asyncio.TimeoutError:
+            raise CallHangs(
+                f"The GPU driver has not answered for {self._timeout_seconds:.0f} s. A "
+                "new process asks it again; if this goes on, run nvidia-smi, and "
+                "reboot the machine if that hangs too."
+            ) from None
+        try:
+            answer = ANSWER.validate_json(line)
+        except ValidationError:
+            raise self._nonsense() from None
+        if answer.number != request.number:
+            raise self._nonsense()
+        return answer
+
+    async def _start(self) -> "_Child":
+        """Start a child, and wait until it is ready to be asked."""
+        self._killed = [child for child in self._killed if not child.ended.done()]
+        if len(self._killed) >= _MOST_UNDEAD:
+            pids = ", ".join(str(child.pid) for child in self._killed)
+            raise CallHangs(
+                f"The GPU driver holds on to {len(self._killed)} processes of this "
+                f"service that were killed (pids {pids}). No more are started until "
+                "one of them ends: reboot the machine."
+            )
+        try:
+            _, child = await asyncio.get_running_loop().subprocess_exec(
+                _Child,
+                *self._command,
+                stderr=None,
+                # It does not get the Ctrl-C of this process's terminal.
+                start_new_session=True,
+                # With -m, Python looks for modules in the current folder first: it may
+                # be anybody's, and this may be root.
+                cwd="/",
+            )
+        except OSError as error:
+            raise SourceUnavailable(
+                f"The process that reads the GPUs could not be started: {error}."
+            ) from error
+        self._child = child
+        try:
+            hello = await asyncio.wait_for(child.line(), _STARTS_WITHIN_SECONDS)
+        except asyncio.TimeoutError:
+            raise SourceUnavailable(
+                "The process that reads the GPUs has not started within "
+                f"{_STARTS_WITHIN_SECONDS:.0f} s: the machine is overloaded, or its "
+                "disk hangs."
+            ) from None
+        with contextlib.suppress(ValidationError):
+            if ANSWER.validate_json(hello).number == 0:
+                return child
+        raise self._nonsense()
+
+    def _nonsense(self) -> SourceLost:
+        return SourceLost(
+            "The process that reads the GPUs has not answered what was asked. Run "
+            f"`{' '.join(self._command)}` on the machine to see why."
+        )
+
+    def _kill(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._killed.append(self._child)
+            self._child = None
+
+
+class _Child(asyncio.SubprocessProtocol):
+    """One child, which answers a line with a line.
+
+    Attributes:
+        asked: how many requests it was sent.
+        ended: done when it has ended.
+    """
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.pid = 0
+        self._buffer = bytearray()
+        self._line: asyncio.Future[bytes] | None = None
+        self._is_silent = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        self._transport = cast(SubprocessTransport, transport)
+        self.pid = self._transport.get_pid()
+
+    def write(self, line: bytes) -> None:
+        """Send a line."""
+        cast(WriteTransport, self._transport.get_pipe_transport(0)).write(line)
+
+    async def line(self) -> bytes:
+        """Return the next line; nothing may have been said before it was waited for.
+
+        Raises:
+            SourceLost: the child has ended, or says more than one line.
+        """
+        self._line = asyncio.get_running_loop().create_future()
+        self._look_for_line()
+        try:
+            return await self._line
+        except EOFError:
+            await asyncio.wait([self.ended], timeout=_DIES_WITHIN_SECONDS)
+            raise SourceLost(
+                f"The process that reads the GPUs has ended ({self._how()}); a new one "
+                "is started."
+            ) from None
+        finally:
+            self._line = None
+
+    def kill(self) -> None:
+        """Kill it, and wait for nothing."""
+        with contextlib.suppress(ProcessLookupError):
+            self._transport.kill()
+        for descriptor in (0, 1):
+            pipe = self._transport.get_pipe_transport(descriptor)
+            if pipe is not None:
+                pipe.close()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Keep what it says."""
+        self._buffer += data
+        if len(self._buffer) > _MOST_BYTES:
+            self.kill()  # it would fill this process's memory
+        self._look_for_line()
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        """Notice that it says nothing more."""
+        if fd == 1:
+            self._is_silent = True
+            self._look_for_line()
+            self._close_when_over()
+
+    def process_exited(self) -> None:
+        """Notice its end."""
+        if not self.ended.done():
+            self.ended.set_result(None)
+        self._close_when_over()
+
+    def _close_when_over(self) -> None:
+        if self._is_silent and self.ended.done():
+            self._transport.close()
+
+    def _look_for_line(self) -> None:
+        if self._line is None or self._line.done():
+            return
+        if self._buffer.endswith(b"\n"):
+            line = bytes(self._buffer)
+            self._buffer.clear()
+            self._line.set_result(line)
+        elif self._is_silent:
+            self._line.set_exception(EOFError())
+
+    def _how(self) -> str:
+        code = self._transport.get_returncode()
+        if code is None:
+            return "its pipe is closed"
+        if code >= 0:
+            return f"exit status {code}"
+        try:
+            return f"killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"killed by signal {-code}"
+
+
+class InThread:
+    """Samples in a thread of this process: for sources that neither hang nor crash.
+
+    Simulations in benchmarks and tests are; no driver is.
+
+    Args:
+        open_source: makes the source; called in the thread.
+        timeout_seconds: how long a call may take before the devices are unknown.
+    """
+
+    def __init__(
+        self,
+        open_source: Callable[[], DeviceSource],
+        *,
+        timeout_seconds: float = _TIMEOUT_SECONDS,
+    ) -> None:
+        self._open = open_source
+        self._source: DeviceSource | None = None
+        self._thread = OneThread("The GPU driver")
+        self._timeout_seconds = timeout_seconds
+
+    async def inventory(self) -> Inventory:
+        """Return what exists."""
+        return await self._thread.call(
+            lambda: self._opened().inventory(), self._timeout_seconds
+        )
+
+    async def sample(self) -> tuple[DeviceSample, ...]:
+        """Return one reading of each device that answers."""
+        return await self._thread.call(
+            lambda: self._opened().sample(), self._timeout_seconds
+        )
+
+    async def close(self) -> None:
+        """Let go of the source."""
+        if self._source is not None:
+            await self._thread.call(self._source.close, self._timeout_seconds)
+
+    def _opened(self) -> DeviceSource:
+        if self._source is None:
+            self._source = self._open()
+        return self._source
