@@ -1,43 +1,33 @@
-"""What the service sees of a room: the driver, the processes, the attendees' servers.
+"""What the service sees of a room: its processes, and the attendees' servers.
 
-Owns the stand-ins at the edges where the service touches the world, and what is coarse,
-late or missing there. All waiting is in simulated time.
+Owns the stand-ins at the edges where the service touches the world, and what is late
+or missing there. All waiting is in simulated time.
 """
 
 import asyncio
 import datetime
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from jupyterhub_gpuworkshop.core.attribution import worth_describing
-from jupyterhub_gpuworkshop.core.devices import Device, Inventory
-from jupyterhub_gpuworkshop.core.errors import ServerError, SourceUnavailable
+from jupyterhub_gpuworkshop.core.errors import ServerError
 from jupyterhub_gpuworkshop.core.leases import Key, Lease, LeasedDevice
 from jupyterhub_gpuworkshop.core.snapshot import (
     DeviceSample,
     KernelState,
     ProcessFacts,
     ProcessId,
-    ProcessUse,
 )
-from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.core.wire import ServerInfo
 from jupyterhub_gpuworkshop.service.host import Processes
 from jupyterhub_gpuworkshop.service.server_answers import Answer, KernelInfo
 
-from .room import TICKS, LiveKernel, LiveServer, Proc, Room
+from .driver import GPU_BYTES, SEATS_PER_GPU, SHARE_BYTES, Clock, uuid_of
+from .living import NEVER, TICKS, LiveKernel, LiveServer, Proc
+from .room import Room
 
-Clock = Callable[[], float]
-"""Seconds since the workshop began."""
-
-SEATS_PER_GPU = 10
-GPU_BYTES = 80 * GIB
-SHARE_BYTES = GPU_BYTES // SEATS_PER_GPU - GIB // 10
 _EPOCH = datetime.datetime(2026, 11, 26, 9, tzinfo=datetime.timezone.utc)
 EPOCH_SECONDS = _EPOCH.timestamp()
-_SAMPLES_A_SECOND = 5
-_MOST_SAMPLES = 72
-"""So many does the driver keep (facts/gpu.md)."""
 _SYSTEM_PROCESSES = 60
 
 _TIMEOUT_SECONDS = 5.0
@@ -46,11 +36,6 @@ _TIMES_OUT = 1 / 5000
 _IS_LATE = 1 / 300
 _SLOW_SEATS = 50
 """One in so many servers is slow, always."""
-
-
-def uuid_of(number: int) -> str:
-    """Return the GPU that a seat's share is on."""
-    return f"GPU-{number // SEATS_PER_GPU:08x}"
 
 
 def instant(at: float) -> str:
@@ -101,136 +86,6 @@ def _unit(server: LiveServer) -> str:
 
 def _uid(server: LiveServer) -> int:
     return 2000 + server.number
-
-
-class Driver:
-    """The GPUs, as `machine.source.DeviceSource` has them.
-
-    Utilisation by process is as coarse as NVML's was found to be on an H200: five
-    samples a second, each charged to one process, which is that of whoever computes
-    at that instant, if anybody; no more than 72 are kept
-    (docs/explanation/what-sampling-costs.md).
-
-    Args:
-        room: what is there.
-        dice: decides what is not certain.
-        clock: the replay's.
-        fails_at: when it cannot be read, once.
-    """
-
-    def __init__(
-        self, room: Room, dice: random.Random, clock: Clock, fails_at: float
-    ) -> None:
-        self._room = room
-        self._dice = dice
-        self._clock = clock
-        self._fails_at = fails_at
-        self._seen_until: int | None = None
-        self._seen_at = 0.0
-        self._used: dict[int, float] = {}
-        self._utilisation: dict[str, float] = {}
-        seats = len(room.servers)
-        self._uuids = sorted({uuid_of(number) for number in range(seats)})
-
-    def inventory(self) -> Inventory:
-        """Return what exists."""
-        return Inventory(
-            devices=tuple(
-                Device(uuid=uuid, label=str(number), name="GPU", memory_bytes=GPU_BYTES)
-                for number, uuid in enumerate(self._uuids)
-            ),
-            source="simulated",
-        )
-
-    def sample(self) -> tuple[DeviceSample, ...]:
-        """Return one reading of each device."""
-        at = self._clock()
-        if at >= self._fails_at:
-            self._fails_at = float("inf")
-            raise SourceUnavailable("the driver did not answer")
-        drawn = self._samples_until(at)
-        self._room.advance(at)
-        by_gpu: dict[str, list[Proc]] = {uuid: [] for uuid in self._uuids}
-        for server in self._room.servers:
-            by_gpu[uuid_of(server.number)] += _holders(server, at)
-        reading = tuple(
-            self._sample(uuid, procs, at, drawn) for uuid, procs in by_gpu.items()
-        )
-        # Without a new one, the next are of the time since the last one.
-        if drawn != 0:
-            self._see(at)
-        return reading
-
-    def close(self) -> None:
-        """Let go of nothing."""
-
-    def _samples_until(self, at: float) -> int | None:
-        """Return how many samples the driver has taken; None at the first look."""
-        if self._seen_until is None:
-            return None
-        drawn = int(at * _SAMPLES_A_SECOND) - self._seen_until
-        if drawn > _MOST_SAMPLES:
-            self._room.advance(at - _MOST_SAMPLES / _SAMPLES_A_SECOND)
-            self._see(at - _MOST_SAMPLES / _SAMPLES_A_SECOND)
-        return min(drawn, _MOST_SAMPLES)
-
-    def _see(self, at: float) -> None:
-        self._seen_until, self._seen_at = int(at * _SAMPLES_A_SECOND), at
-        self._used = {p.pid: p.meter.gpu_seconds for p in self._room.procs()}
-
-    def _sample(
-        self, uuid: str, procs: list[Proc], at: float, drawn: int | None
-    ) -> DeviceSample:
-        parts = [
-            (p.meter.gpu_seconds - self._used.get(p.pid, 0.0)) / (at - self._seen_at)
-            if drawn
-            else 0.0
-            for p in procs
-        ]
-        hits = self._charge(parts, drawn or 0)
-        if drawn:
-            self._utilisation[uuid] = sum(hits) / drawn
-        used_bytes = sum(p.memory_bytes for p in procs)
-        return DeviceSample(
-            uuid=uuid,
-            memory_total_bytes=GPU_BYTES,
-            memory_used_bytes=used_bytes,
-            memory_free_bytes=GPU_BYTES - used_bytes,
-            utilisation=None if drawn is None else self._utilisation.get(uuid),
-            processes=tuple(
-                ProcessUse(
-                    pid=p.pid,
-                    memory_bytes=p.memory_bytes,
-                    utilisation=None if drawn is None else hit / max(drawn, 1),
-                )
-                for p, hit in zip(procs, hits, strict=True)
-            ),
-        )
-
-    def _charge(self, parts: list[float], drawn: int) -> list[int]:
-        """Return how many samples are charged to each, by the part it computes."""
-        # Who computes beside others has the device for a part of the time only.
-        wanted = max(1.0, sum(parts))
-        hits = [0] * len(parts)
-        for _ in range(drawn if any(parts) else 0):
-            point = self._dice.random() * wanted
-            for number, part in enumerate(parts):
-                point -= part
-                if point < 0:
-                    hits[number] += 1
-                    break
-        return hits
-
-
-def _holders(server: LiveServer, at: float) -> list[Proc]:
-    """Return the processes of a server that hold GPU memory now."""
-    found: list[Proc] = []
-    for kernel in server.kernels:
-        kernel.main.memory_bytes = kernel.own_bytes(at)
-        found.append(kernel.main)
-        found += [proc for procs in kernel.below.values() for proc in procs]
-    found += [t.training for t in server.terminals if t.trains(at)]
-    return [proc for proc in found if proc.memory_bytes]
 
 
 class Machine:
@@ -347,6 +202,7 @@ class LiveServers:
         self._room = room
         self._dice = dice
         self._clock = clock
+        self._checked_at: dict[str, float] = {}
         self._by_user = {s.attendee.name: s for s in room.servers}
 
     def close(self) -> None:
@@ -374,6 +230,7 @@ class LiveServers:
         await self._wait(server)
         for kernel in self._kernels(server):
             if kernel.kernel.id == kernel_id:
+                self._checked_at[kernel_id] = self._clock()
                 return _kernel_info(kernel, self._clock())
         raise ServerError("it answers with status 404")
 
@@ -386,10 +243,13 @@ class LiveServers:
         await self._take(server, kernel_id, is_gone=True)
 
     async def _take(self, server: ServerInfo, kernel_id: str, *, is_gone: bool) -> None:
+        checked_at = self._checked_at.get(kernel_id, NEVER)
         await self._wait(server)
         # The kernel is asked to end, and does; then the new one takes its time.
         await asyncio.sleep(self._dice.uniform(0.1, 1.0))
-        self._room.take(kernel_id, self._clock(), is_gone=is_gone)
+        self._room.take(
+            kernel_id, self._clock(), is_gone=is_gone, checked_at=checked_at
+        )
         if not is_gone:
             await asyncio.sleep(self._dice.uniform(0.5, 3.0))
 

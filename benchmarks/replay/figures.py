@@ -24,6 +24,8 @@ class Figures:
     Attributes:
         taken: how often memory was taken.
         false: how often that was false, each with attendee, habit and reason.
+        raced: how often a kernel was used again between the last look at it and its
+            end, which takes up to a second: not false, for nobody could know.
         returned: how often a kernel that was rightly taken was used again, without
             the variables it had.
         due_hours: idle memory-hours (GiB x h) that the oracle has free while memory
@@ -36,6 +38,7 @@ class Figures:
 
     taken: int = 0
     false: tuple[str, ...] = ()
+    raced: int = 0
     returned: int = 0
     due_hours: float = 0.0
     freed_hours: float = 0.0
@@ -54,6 +57,7 @@ class Figures:
         return cls(
             taken=sum(x.taken for x in all_of_them),
             false=tuple(line for x in all_of_them for line in x.false),
+            raced=sum(x.raced for x in all_of_them),
             returned=sum(x.returned for x in all_of_them),
             due_hours=sum(x.due_hours for x in all_of_them),
             freed_hours=sum(x.freed_hours for x in all_of_them),
@@ -97,10 +101,11 @@ def figures_of(room: Room, events: Iterable[Event] = ()) -> Figures:
             for x in room.taken
             if x.false
         ),
+        raced=sum(x.raced for x in room.taken),
         returned=sum(
             room.truth.kernels[x.kernel.id].next_begin(x.at) < room.workshop.seconds
             for x in room.taken
-            if not x.false
+            if not (x.false or x.raced)
         ),
         due_hours=sums.due_hours,
         freed_hours=sums.freed_hours,
@@ -154,6 +159,8 @@ class Line:
             f"{f.share:.1%} of {f.due_hours:.0f} idle GiB-hours taken back when needed",
             f"{f.returned} came back to a kernel without its variables",
         ]
+        if f.raced:
+            parts.append(f"{f.raced} more while it was about to end")
         if f.ended_trainings:
             parts.append(f"{f.ended_trainings} trainings in terminals ended")
         if f.delays:

@@ -7,9 +7,8 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import cast
 
 from jupyterhub_gpuworkshop.core.wire import Event, Refusal, Report
 from jupyterhub_gpuworkshop.service.acting import Actor
@@ -22,7 +21,8 @@ from jupyterhub_gpuworkshop.service.reaper import Reaper
 from jupyterhub_gpuworkshop.service.rules import Rules
 from jupyterhub_gpuworkshop.service.servers import Servers
 
-from .edges import EPOCH_SECONDS, Clock, Driver, LiveServers, Machine, info_of, lease_of
+from .driver import Clock, Driver
+from .edges import EPOCH_SECONDS, LiveServers, Machine, info_of, lease_of
 from .room import Room
 
 _LOG = logging.getLogger(__name__)
@@ -32,20 +32,10 @@ _WORKSHOP = json.dumps({"monitor": {"interval": f"{INTERVAL_SECONDS:.0f}s"}})
 _TICK_IS_LATE = 1 / 200
 _MOST_EVENTS = 10_000
 
-T = TypeVar("T")
-
 
 def make_rules() -> Rules:
     """Return the rules of a workshop file that says how often to look, and no more."""
     return Rules(_WORKSHOP, _LOG)
-
-
-class _InPlace:
-    """Calls at once what the service calls in a thread, which has no simulated time."""
-
-    async def call(self, function: Callable[[], T], timeout_seconds: float) -> T:
-        """Return what the function returns."""
-        return function()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +66,7 @@ class _Service:
         servers = cast(Servers, LiveServers(room, self.dice, clock))
         rules, self.history = make_rules(), History(None, keep=_MOST_EVENTS)
         self.link = Link(INTERVAL_SECONDS, clock)
-        gpus = Gpus("replay", lambda: driver, pause_seconds=10.0, clock=clock)
-        gpus._thread = _InPlace()  # type: ignore[assignment]  # see there
+        gpus = Gpus("replay", driver, pause_seconds=10.0, clock=clock)
         self.monitor = Monitor(
             gpus,
             host,

@@ -20,7 +20,8 @@ from unittest import mock
 from jupyter_server.services.kernels import kernelmanager
 
 from .edges import EPOCH_SECONDS
-from .room import LiveKernel, LiveServer, Room
+from .living import LiveKernel, LiveServer
+from .room import Room
 
 idle_culler: Any
 try:
