@@ -6,7 +6,7 @@ import shutil
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import replay, sampling
+from benchmarks import sampling
 from benchmarks.__main__ import main
 from benchmarks.report import Row, interval, paired
 from benchmarks.samplers import is_installed
@@ -114,32 +114,6 @@ def test_no_process_of_a_room_is_left():
         assert len({x.pid for x in processes}) == 8
         assert all(is_alive(x.pid, x.started) for x in processes)
     assert not any(is_alive(x.pid, x.started) for x in processes)
-
-
-def test_in_a_replayed_workshop_only_the_service_hits_nobody_who_works():
-    found = replay.play(seed=5, attendees=40, seconds=40 * 60)
-    ours = found[replay.OURS]
-    assert ours.false == ()
-    assert ours.taken > 0
-    assert ours.share > 0.75
-    # A tab that is open saves what nobody uses, and no tab saves who trains.
-    assert found[replay.KERNELS].share < 0.5 < ours.share
-    assert "thread" in " ".join(found[replay.CONNECTED].false)
-    assert found[replay.SERVERS].false
-    assert found[replay.SERVERS].share < 0.5
-
-
-def test_a_replay_is_the_same_again():
-    first, second = (replay.play(seed=1, attendees=12, seconds=1800) for _ in range(2))
-    assert first == second
-
-
-def test_who_ignores_the_processor_hits_whoever_prepares_data(monkeypatch):
-    monkeypatch.setattr(
-        "jupyterhub_gpuworkshop.core.idleness._cpu_signal", lambda cpu, rules: ""
-    )
-    ours = replay.play(seed=5, attendees=40, seconds=40 * 60)[replay.OURS]
-    assert "preprocessing thread" in " ".join(ours.false)
 
 
 def test_who_is_first_alternates():
