@@ -15,8 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from jupyterhub_gpuworkshop.core.attribution import Attribution, attribute
 from jupyterhub_gpuworkshop.core.snapshot import HolderKind
 from jupyterhub_gpuworkshop.service.host import Gpus, Host
@@ -48,7 +46,7 @@ class Ours:
 
     def __init__(self, room: Room) -> None:
         self._loop = asyncio.new_event_loop()
-        self._child = ChildSampler(_CHILD)
+        self._child = ChildSampler(_EAGER)
         self._gpus = Gpus("nvml", self._child, pause_seconds=5.0)
         self._host = Host()
         self._servers, self._leases = room.servers(), room.leases()
@@ -135,16 +133,11 @@ def _cpu_seconds(helpers: list[int]) -> float:
     return time.process_time() + sum(time.clock_gettime(clock) for clock in clocks)
 
 
-def _cpu_seconds(sample: Callable[[], int]) -> float:
-    child = sample.child if isinstance(sample, Ours) else 0
-    return time.process_time() + (machine.cpu_seconds(child) if child else 0.0)
-
-
 def _main(name: str, room: str) -> None:
     sample = SAMPLERS[name](Room.read(Path(room)))
     for _ in range(_WARM_UP):
         sample()
-    helpers = [child.pid for child in psutil.Process().children()]
+    helpers = [sample.child] if isinstance(sample, Ours) else []
     print(json.dumps({"ready": name}), flush=True)
     for _ in sys.stdin:
         begun = _cpu_seconds(helpers)

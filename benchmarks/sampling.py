@@ -137,7 +137,11 @@ class Sampler:
         )
 
     def __enter__(self) -> "Sampler":
-        self._answer()
+        try:
+            self._answer()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
