@@ -8,7 +8,6 @@ again, only what it means is remembered for as long as the text is the same.
 
 import os
 import resource
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jupyterhub_gpuworkshop.core.snapshot import ProcessFacts
@@ -18,31 +17,38 @@ from . import processes
 _SPARED_FILES = 512
 """What is left to the rest of this process of the files that it may have open."""
 
+_OPENED = os.O_RDONLY | os.O_CLOEXEC
+
 
 @dataclass(slots=True)
 class _Kept:
     """What is kept of one process.
 
     Attributes:
-        stat: the open file, as are the next two; -1 where there is none.
-        text: of stat, when it was read last.
-        facts: what that text says.
-        described: the same with details, as of `detail_texts`.
+        folder: /proc/PID, through which the other files are opened: they are of the
+            same process, too.
+        stat: the open file, as are the next two; -1 where it is not open.
+        uid: the process's, when stat was read last.
+        text: of stat, then.
+        facts: what that text says; None of a zombie.
+        detail_texts: of cgroup and command line.
+        described: the facts with details, as of those texts.
     """
 
+    folder: int
     stat: int
     cgroup: int = -1
     command: int = -1
+    uid: int = -1
     text: bytes = b""
     facts: ProcessFacts | None = None
     detail_texts: tuple[bytes, bytes] = (b"", b"")
     described: ProcessFacts | None = None
 
-    def close(self) -> None:
-        """Close the files."""
-        for descriptor in (self.stat, self.cgroup, self.command):
-            if descriptor >= 0:
-                os.close(descriptor)
+    def files(self) -> list[int]:
+        """Return all that is open."""
+        files = (self.folder, self.stat, self.cgroup, self.command)
+        return [file for file in files if file >= 0]
 
 
 class ProcessReader:
@@ -51,7 +57,7 @@ class ProcessReader:
     Not for two threads at once.
 
     Args:
-        most_files: how many may be kept open, three for each process at most; None
+        most_files: how many may be kept open, four for each process at most; None
             for what the limit of open files leaves. What is beyond that is opened
             for each read.
     """
@@ -70,8 +76,23 @@ class ProcessReader:
         found = {}
         before, self._kept = self._kept, {}
         try:
-            for pid, uid in processes.list_processes():
-                facts = self._read(pid, uid, before.pop(pid, None))
+            for name in os.listdir("/proc"):  # noqa: PTH208  # names, and many of them
+                if not name.isdigit():
+                    continue
+                pid = int(name)
+                kept = before.pop(pid, None) or self._open(pid)
+                if kept is not None and not self._refresh(pid, kept):
+                    # It has ended; its number may be another's.
+                    self._let_go(kept)
+                    kept = self._open(pid)
+                    if kept is not None and not self._refresh(pid, kept):
+                        self._let_go(kept)
+                        continue
+                if kept is None:
+                    facts = processes.read_process(pid, with_details=False)
+                else:
+                    self._kept[pid] = kept
+                    facts = kept.facts
                 if facts is not None:
                     found[pid] = facts
         finally:
@@ -86,9 +107,11 @@ class ProcessReader:
             The facts, unchanged where the process has ended meanwhile.
         """
         kept = self._kept.get(facts.pid)
-        if kept is None or kept.facts is not facts:
-            return processes.describe(facts)
-        if kept.command < 0 and not self._open_details(kept, facts):
+        if (
+            kept is None
+            or kept.facts is not facts
+            or (kept.command < 0 and not self._open_details(kept))
+        ):
             return processes.describe(facts)
         try:
             texts = (
@@ -110,68 +133,61 @@ class ProcessReader:
             self._let_go(kept)
         self._kept = {}
 
-    def _read(self, pid: int, uid: int, kept: _Kept | None) -> ProcessFacts | None:
-        text = b""
-        if kept is not None:
-            try:
-                text = os.pread(kept.stat, processes.STAT_BYTES, 0)
-            except OSError:
-                self._let_go(kept)  # it has ended; its number may be another's
-                kept = None
-        if kept is None:
-            kept = self._open(pid)
-            if kept is None:
-                return processes.read_process(pid, with_details=False)
-            try:
-                text = os.pread(kept.stat, processes.STAT_BYTES, 0)
-            except OSError:
-                self._let_go(kept)
-                return None
-        self._kept[pid] = kept
-        if text != kept.text or kept.facts is None or kept.facts.uid != uid:
-            kept.text = text
+    @staticmethod
+    def _refresh(pid: int, kept: _Kept) -> bool:
+        """Read a process again; say whether it is still there."""
+        try:
+            # Of an ended process the folder is root's: whether it lives, stat tells.
+            uid = os.fstat(kept.folder).st_uid
+            text = os.pread(kept.stat, processes.STAT_BYTES, 0)
+        except OSError:
+            return False
+        if text != kept.text or uid != kept.uid:
+            kept.uid, kept.text = uid, text
             kept.facts = processes.parse_facts(pid, uid, text)
             kept.described = None
-        return kept.facts
+        return True
 
     def _open(self, pid: int) -> _Kept | None:
-        (stat,) = self._open_files(pid, ("stat",)) or (-1,)
-        return _Kept(stat=stat) if stat >= 0 else None
-
-    def _open_details(self, kept: _Kept, facts: ProcessFacts) -> bool:
-        opened = self._open_files(facts.pid, ("cgroup", "cmdline"))
-        if not opened:
-            return False
-        kept.cgroup, kept.command = opened
-        # The number was the process's until after these were opened, or this fails.
+        if not self._may_open(2):
+            return None
         try:
-            return bool(os.pread(kept.stat, 1, 0))
+            folder = os.open(f"/proc/{pid}", _OPENED | os.O_DIRECTORY)
         except OSError:
-            self._let_go(kept)
-            del self._kept[facts.pid]
-            return False
+            return None
+        try:
+            stat = os.open("stat", _OPENED, dir_fd=folder)
+        except OSError:
+            os.close(folder)
+            return None
+        self._files += 2
+        return _Kept(folder=folder, stat=stat)
 
-    def _open_files(self, pid: int, names: Iterable[str]) -> list[int]:
-        """Open all of these, or none."""
-        opened: list[int] = []
+    def _open_details(self, kept: _Kept) -> bool:
+        if not self._may_open(2):
+            return False
+        try:
+            cgroup = os.open("cgroup", _OPENED, dir_fd=kept.folder)
+        except OSError:
+            return False
+        try:
+            kept.command = os.open("cmdline", _OPENED, dir_fd=kept.folder)
+        except OSError:
+            os.close(cgroup)
+            return False
+        kept.cgroup = cgroup
+        self._files += 2
+        return True
+
+    def _may_open(self, files: int) -> bool:
         if self._most_files is None:
             self._most_files = _files_to_spare()
-        try:
-            for name in names:
-                if self._files + len(opened) >= self._most_files:
-                    raise OSError("as many files are open as may be")
-                path = f"/proc/{pid}/{name}"
-                opened.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-        except OSError:
-            for descriptor in opened:
-                os.close(descriptor)
-            return []
-        self._files += len(opened)
-        return opened
+        return self._files + files <= self._most_files
 
     def _let_go(self, kept: _Kept) -> None:
-        kept.close()
-        self._files -= sum(x >= 0 for x in (kept.stat, kept.cgroup, kept.command))
+        for descriptor in kept.files():
+            os.close(descriptor)
+            self._files -= 1
 
 
 def _files_to_spare() -> int:

@@ -12,6 +12,7 @@ import pytest
 from jupyterhub_gpuworkshop.core.snapshot import ProcessFacts
 from jupyterhub_gpuworkshop.machine.process_reader import ProcessReader
 from jupyterhub_gpuworkshop.machine.processes import read_process
+from tests.conftest import require_engine
 
 from .test_processes import WAIT, Child, running
 
@@ -20,6 +21,16 @@ import os, sys
 print("ready", flush=True)
 sys.stdin.readline()
 os.execv(sys.executable, [sys.executable, "-c", sys.argv[1], "another"])
+"""
+
+NOBODY = 65534
+WAIT_THEN_BECOME_NOBODY = f"""
+import os, sys
+print("ready", flush=True)
+sys.stdin.readline()
+os.setuid({NOBODY})
+print("done", flush=True)
+sys.stdin.readline()
 """
 
 
@@ -42,10 +53,10 @@ def open_files(name: str) -> list[str]:
             links.append(str(path.readlink()))
         except OSError:
             continue
-    return [link for link in links if link.startswith(f"/proc/{name}/")]
+    return [link for link in links if f"{link}/".startswith(f"/proc/{name}/")]
 
 
-@pytest.mark.parametrize("most_files", [None, 0, 1])
+@pytest.mark.parametrize("most_files", [None, 0, 2, 3])
 def test_it_reads_what_a_single_read_does(most_files: int | None) -> None:
     reader = ProcessReader(most_files)
     with running(WAIT) as child:
@@ -60,7 +71,7 @@ def test_files_are_kept_only_as_far_as_they_may_be(reader: ProcessReader) -> Non
         described(none, child)
         assert open_files(str(child.pid)) == []
         described(reader, child)
-        assert len(open_files(str(child.pid))) == 3
+        assert len(open_files(str(child.pid))) == 4
         reader.close()
         assert open_files(str(child.pid)) == []
 
@@ -106,6 +117,24 @@ def test_the_next_read_sees_that_a_process_became_another_program(
     assert after.command.endswith("another")
 
 
+@pytest.mark.root
+def test_the_next_read_sees_that_a_process_became_another_users(
+    reader: ProcessReader,
+) -> None:
+    require_engine("root", os.geteuid() == 0, "run the tests as root")
+    command = [sys.executable, "-c", WAIT_THEN_BECOME_NOBODY]
+    with Popen(command, stdin=PIPE, stdout=PIPE, text=True) as child:  # noqa: S603
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert reader.read()[child.pid].uid == 0
+        child.stdin.write("\n")
+        child.stdin.flush()
+        child.stdout.readline()
+        assert reader.read()[child.pid].uid == NOBODY
+        child.kill()
+
+
 def test_its_processor_time_is_read_anew(reader: ProcessReader) -> None:
     before = reader.read()[os.getpid()]
     while os.times().user + os.times().system < before.cpu_seconds + 0.05:
@@ -121,7 +150,7 @@ def test_what_is_kept_of_an_ended_process_says_nothing_of_another(
         early.kill()
         early.wait()
         # As if the number had been given anew.
-        reader._kept[late.pid].close()
+        reader._let_go(reader._kept[late.pid])
         reader._kept[late.pid] = reader._kept.pop(early.pid)
         assert described(reader, late) == read_process(late.pid)
 
@@ -134,7 +163,7 @@ def test_details_of_an_ended_process_are_not_read_from_another(
         early.kill()
         early.wait()
         # As if the number had been given anew since.
-        reader._kept[late.pid].close()
+        reader._let_go(reader._kept[late.pid])
         reader._kept[late.pid] = reader._kept.pop(early.pid)
         reader._kept[late.pid].facts = facts
         for _ in range(2):
