@@ -6,12 +6,14 @@ same trace. Nothing is timed: the figures are the same on every machine.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from . import peers
 from .figures import Figures, Line, figures_of
-from .habits import make_workshop
+from .habits import AT_THE_LIMIT, make_workshop
 from .ours import make_rules, replay_ours
+from .people import Workshop
 from .room import Room
 from .simulated_time import run_simulated
 from .truth import Truth
@@ -43,6 +45,24 @@ def run(
             print(f"    FALSE: {line}", flush=True)
     for who, of_all in found.items():
         yield Line(who=who, figures=Figures.sum(of_all), has_aims=who == OURS)
+    worst = play_worst(1, attendees, hours * 3600)
+    yield Line(who="the service, everybody back right at the limit", figures=worst)
+    for line in worst.false:
+        print(f"    FALSE: {line}", flush=True)
+
+
+def play_worst(seed: int, attendees: int, seconds: float) -> Figures:
+    """Let everybody come back within a minute after the limit, under the service."""
+    made = make_workshop(seed, attendees, seconds, AT_THE_LIMIT)
+    workshop = replace(made, needs=((0.0, seconds),))
+    return _play_ours(workshop, Truth(workshop, make_rules().idle()))
+
+
+def _play_ours(workshop: Workshop, truth: Truth) -> Figures:
+    room = Room(workshop, truth)
+    with peers.quiet():
+        ours = run_simulated(replay_ours(room))
+    return figures_of(room, ours.events)
 
 
 def play(seed: int, attendees: int, seconds: float) -> dict[str, Figures]:
@@ -56,11 +76,8 @@ def play(seed: int, attendees: int, seconds: float) -> dict[str, Figures]:
     rules = make_rules().idle()
     workshop = make_workshop(seed, attendees, seconds)
     truth, limit = Truth(workshop, rules), rules.needed_after_seconds
-    found: dict[str, Figures] = {}
+    found = {OURS: _play_ours(workshop, truth)}
     with peers.quiet():
-        room = Room(workshop, truth)
-        ours = run_simulated(replay_ours(room))
-        found[OURS] = figures_of(room, ours.events)
         for who, connected in ((KERNELS, False), (CONNECTED, True)):
             room = Room(workshop, truth, is_ours=False)
             peers.cull_kernels(room, limit, connected=connected)

@@ -7,126 +7,15 @@ would be easy or hard for it.
 import random
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from jupyterhub_gpuworkshop.core.units import GIB, MIB
+from jupyterhub_gpuworkshop.core.units import GIB
 
-from .people import Attendee, Doing, Kernel, Span, Terminal, Work, Workshop
+from .diary import MINUTE, Diary, Notebook
+from .people import Attendee, Doing, Kernel, Span, Terminal, Workshop
 
-_MINUTE = 60.0
 _OLD_SERVERS = 0.05
 """How many servers take all that a page sends for activity."""
-_RELOAD_EVERY_SECONDS = 40 * _MINUTE
-
-
-@dataclass(slots=True)
-class _Notebook:
-    """A kernel in the making."""
-
-    memory_bytes: int
-    works: list[Work] = field(default_factory=list)
-    chatter: Span = (0.0, 0.0)
-    chatter_cpu: float = 0.0
-
-
-@dataclass(slots=True)
-class Diary:
-    """One attendee's day in the making: every method writes down what comes next.
-
-    Attributes:
-        random: what decides.
-        end: when the workshop ends.
-        now: up to where it is written.
-    """
-
-    random: random.Random
-    end: float
-    now: float
-    notebooks: list[_Notebook] = field(default_factory=list)
-    terminals: list[Terminal] = field(default_factory=list)
-    closed: list[Span] = field(default_factory=list)
-    at: int = 0
-
-    def between(self, low: float, high: float) -> float:
-        """Return anything between two numbers."""
-        return self.random.uniform(low, high)
-
-    def minutes(self, low: float, high: float) -> float:
-        """Return anything between two numbers of minutes, in seconds."""
-        return self.between(low, high) * _MINUTE
-
-    def open(self, most_bytes: float = 6.0 * GIB) -> None:
-        """Open a notebook and turn to it."""
-        size_bytes = int(self.between(768 * MIB, max(most_bytes, 800 * MIB)))
-        self.notebooks.append(_Notebook(memory_bytes=size_bytes))
-        self.at = len(self.notebooks) - 1
-
-    def cell(self, seconds: float, *, workers: int = 0, waits: bool = False) -> None:
-        """Run a cell to its end; one that waits is busy and does next to nothing."""
-        chatty = not waits and self.random.random() < 0.4
-        self._write(
-            Work(
-                begin=self.now,
-                end=self.now + seconds,
-                doing=Doing.CELL,
-                gpu=0.0 if waits else self.between(0.05, 1.0),
-                cpu=0.003 if waits else self.between(0.1, 1.0),
-                workers=workers,
-                worker_cpu=self.between(0.1, 0.9),
-                prints_every_seconds=self.between(1, 30) if chatty else 0.0,
-            )
-        )
-        self.now += seconds
-
-    def think(self) -> None:
-        """Read, write the next cell, ask a neighbour."""
-        self.now += self.minutes(2, 15)
-
-    def work_until(self, until: float) -> None:
-        """Run a cell, think, run the next."""
-        while self.now < min(until, self.end):
-            self.cell(min(90.0, self.random.lognormvariate(2.3, 1.1)))
-            self.think()
-
-    def behind(self, seconds: float, **work: float | int) -> None:
-        """Let a thread begin that works on behind the idle kernel."""
-        self._write(
-            Work(
-                begin=self.now,
-                end=self.now + seconds,
-                doing=Doing.THREAD,
-                **work,  # type: ignore[arg-type]  # the numbers of a Work
-            )
-        )
-
-    def close_laptop(self, seconds: float) -> None:
-        """Let no browser show anything for a while, from now on."""
-        self.closed.append((self.now, self.now + seconds))
-
-    def move_sliders(self) -> None:
-        """Play with a widget for some seconds."""
-        until = self.now + self.between(5, 40)
-        while self.now < until:
-            seconds = self.between(0.1, 0.6)
-            self._write(
-                Work(
-                    begin=self.now,
-                    end=self.now + seconds,
-                    doing=Doing.MOVE,
-                    gpu=self.between(0.0, 0.8),
-                    cpu=1.0,
-                )
-            )
-            self.now += seconds + self.between(0.3, 2.5)
-
-    def chat_from_now(self) -> None:
-        """Show a widget whose page talks to the kernel for as long as it is open."""
-        notebook = self.notebooks[self.at]
-        notebook.chatter = (self.now, self.end)
-        notebook.chatter_cpu = self.between(0.005, 0.03)
-
-    def _write(self, work: Work) -> None:
-        self.notebooks[self.at].works.append(work)
+_RELOAD_EVERY_SECONDS = 40 * MINUTE
 
 
 def _thinker(diary: Diary) -> None:
@@ -201,7 +90,7 @@ def _bursts(diary: Diary, seconds: float) -> None:
     """Wait for the disk most of the time, in one thread all the while."""
     begin = diary.now
     diary.behind(seconds)
-    while diary.now < begin + seconds - _MINUTE:
+    while diary.now < begin + seconds - MINUTE:
         burst_seconds = diary.between(5, 30)
         diary.behind(burst_seconds, cpu=diary.between(0.3, 1.0))
         diary.now += burst_seconds + diary.minutes(1, 4)
@@ -279,7 +168,22 @@ def _goer_home(diary: Diary) -> None:
     diary.close_laptop(diary.end)
 
 
-HABITS: dict[str, tuple[int, Callable[[Diary], None]]] = {
+def _returner(diary: Diary) -> None:
+    """Come back again and again within a minute after the limit, as if to be hit."""
+    diary.open()
+    diary.cell(5)
+    moves = diary.random.random() < 0.5
+    while diary.now < diary.end:
+        diary.now += diary.minutes(20, 21)
+        if moves:
+            diary.move_sliders()
+        else:
+            diary.cell(diary.between(0.5, 20))
+
+
+Habits = dict[str, tuple[int, Callable[[Diary], None]]]
+
+HABITS: Habits = {
     "thinker": (28, _thinker),
     "trainer behind a silent cell": (12, _trainer),
     "background thread on the GPU": (10, _background),
@@ -293,18 +197,24 @@ HABITS: dict[str, tuple[int, Callable[[Diary], None]]] = {
 }
 """How many of a hundred have each habit, and what it is."""
 
+AT_THE_LIMIT: Habits = {"back right at the limit": (1, _returner)}
+"""The worst that can be for who acts at the limit: nobody's workshop, but a test."""
 
-def make_workshop(seed: int, attendees: int, seconds: float) -> Workshop:
+
+def make_workshop(
+    seed: int, attendees: int, seconds: float, kinds: Habits = HABITS
+) -> Workshop:
     """Return one workshop, the same for the same arguments.
 
     Args:
         seed: decides everything that is not certain.
         attendees: how many; the habits are dealt out in their shares.
         seconds: how long it lasts.
+        kinds: the habits there are.
     """
     dice = random.Random(seed)  # noqa: S311  # a replay is to be the same again
-    names = list(HABITS)
-    weights = [weight for weight, _ in HABITS.values()]
+    names = list(kinds)
+    weights = [weight for weight, _ in kinds.values()]
     # One of each where there is room for it, the rest as they fall.
     habits = dice.sample(names, min(attendees, len(names)))
     habits += dice.choices(names, weights, k=attendees - len(habits))
@@ -312,7 +222,7 @@ def make_workshop(seed: int, attendees: int, seconds: float) -> Workshop:
         seed=seed,
         seconds=seconds,
         attendees=tuple(
-            _make_attendee(dice, f"attendee-{n:03}", habit, seconds)
+            _make_attendee(dice, f"attendee-{n:03}", habit, kinds[habit][1], seconds)
             for n, habit in enumerate(habits)
         ),
         needs=_make_needs(dice, seconds),
@@ -320,11 +230,15 @@ def make_workshop(seed: int, attendees: int, seconds: float) -> Workshop:
 
 
 def _make_attendee(
-    dice: random.Random, name: str, habit: str, seconds: float
+    dice: random.Random,
+    name: str,
+    habit: str,
+    live: Callable[[Diary], None],
+    seconds: float,
 ) -> Attendee:
-    begin = dice.uniform(0, min(15 * _MINUTE, seconds / 8))
+    begin = dice.uniform(0, min(15 * MINUTE, seconds / 8))
     diary = Diary(random=dice, end=seconds, now=begin + dice.uniform(10, 120))
-    HABITS[habit][1](diary)
+    live(diary)
     tab = _without((begin, seconds), diary.closed)
     kernels = tuple(
         _make_kernel(dice, notebook, tab)
@@ -343,7 +257,7 @@ def _make_attendee(
 
 
 def _make_kernel(
-    dice: random.Random, notebook: _Notebook, tab: tuple[Span, ...]
+    dice: random.Random, notebook: Notebook, tab: tuple[Span, ...]
 ) -> Kernel:
     works = sorted(notebook.works, key=lambda work: work.begin)
     opened_at = works[0].begin
@@ -374,9 +288,9 @@ def _make_needs(dice: random.Random, seconds: float) -> tuple[Span, ...]:
     needs: list[Span] = []
     at = seconds * dice.uniform(0.1, 0.25)
     while at < seconds:
-        end = min(seconds, at + dice.uniform(10, 45) * _MINUTE)
+        end = min(seconds, at + dice.uniform(10, 45) * MINUTE)
         needs.append((at, end))
-        at = end + dice.uniform(5, 30) * _MINUTE
+        at = end + dice.uniform(5, 30) * MINUTE
     return tuple(needs)
 
 
