@@ -12,6 +12,7 @@
     ├── SourceError                 the devices cannot be read now
     │   ├── SourceUnavailable       ... no driver, no library, no permission
     │   └── SourceLost              ... the driver went away: try again from the start
+    ├── ParkError                   GPU memory did not move to host RAM, or back
     ├── CallHangs                   a blocking call has not come back
     ├── ServerError                 an attendee's server answers wrongly, or not at all
     ├── LinkError                   hub and service cannot talk
@@ -62,6 +63,20 @@ class SourceUnavailable(SourceError):
 
 class SourceLost(SourceError):
     """The driver went away under us: shut down and start again."""
+
+
+class ParkError(GpuWorkshopError):
+    """A process's GPU memory did not move to host RAM, or back.
+
+    Attributes:
+        broken: the process is stuck for good, or it has ended. Else it uses its GPU
+            again as far as the driver says, or another call may take it up: its
+            state tells.
+    """
+
+    def __init__(self, message: str, *, broken: bool = False) -> None:
+        super().__init__(message)
+        self.broken = broken
 
 
 class CallHangs(GpuWorkshopError):

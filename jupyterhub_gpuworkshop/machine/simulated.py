@@ -14,6 +14,7 @@ import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeGuard
@@ -23,6 +24,7 @@ from jupyterhub_gpuworkshop.core.errors import SourceError, SourceUnavailable
 from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, ProcessUse
 
 from .processes import read_process
+from .simulated_controls import off_device
 
 _VERSION = 1
 _RECORD_NAME = re.compile(r"(\d{1,10})-(\d{1,20})-[0-9a-f]{16}\.json")
@@ -41,6 +43,7 @@ def create_devices(
     name: str = "Simulated GPU",
     reserved_bytes: int = 0,
     seed: int | str | None = None,
+    parkable: bool = True,
 ) -> tuple[Device, ...]:
     """Make a simulation's folder, or give the one that is there new devices.
 
@@ -51,6 +54,7 @@ def create_devices(
         name: the product name of each.
         reserved_bytes: what no process gets of each, as a driver keeps some.
         seed: the same seed gives the same UUIDs; without one they are random.
+        parkable: whether memory on them can be parked, which on a MIG slice it cannot.
 
     Returns:
         The devices, as `SimulatedSource.inventory` will list them.
@@ -76,6 +80,7 @@ def create_devices(
                 "name": name,
                 "memory_bytes": memory_bytes,
                 "reserved_bytes": reserved_bytes,
+                **({} if parkable else {"parkable": False}),
             }
             for index in range(count)
         ],
@@ -84,7 +89,7 @@ def create_devices(
     new.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
     new.chmod(0o644)
     new.replace(state_dir / "devices.json")
-    return _read_devices(state_dir)
+    return read_devices(state_dir)
 
 
 class SimulatedSource:
@@ -113,7 +118,7 @@ class SimulatedSource:
             SourceUnavailable: the folder is not there, or cannot be read.
         """
         return Inventory(
-            devices=_read_devices(self._state_dir),
+            devices=read_devices(self._state_dir),
             taken_at=time.time(),
             source="simulated",
         )
@@ -127,10 +132,10 @@ class SimulatedSource:
         Raises:
             SourceUnavailable: the folder is not there, or cannot be read.
         """
-        devices = _read_devices(self._state_dir)
+        devices = read_devices(self._state_dir)
         now = self._clock()
         try:
-            records = list(_read_records(self._state_dir))
+            records = list(read_records(self._state_dir))
         except OSError as error:
             raise SourceUnavailable(
                 f"Cannot read the simulated GPUs in {self._state_dir}: {error}"
@@ -170,21 +175,38 @@ class SimulatedSource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Record:
-    """What a living process says of itself, of which nothing is taken on trust."""
+class Record:
+    """What a living process says of itself, of which nothing is taken on trust.
+
+    Attributes:
+        name: of its file.
+        pid: of the process.
+        started: its start time.
+        uses: by device UUID.
+        on_device: false while it is parked, and its memory on no device.
+    """
 
     name: str
     pid: int
+    started: int
     uses: Mapping[str, Any]
+    on_device: bool = True
 
     def memory_bytes(self, device: str) -> int:
+        """Return what it holds on a device now."""
+        return self.needs_bytes(device) if self.on_device else 0
+
+    def needs_bytes(self, device: str) -> int:
+        """Return what it holds on a device, or would if it were not parked."""
         size = self._get(device, "memory_bytes")
         return size if type(size) is int and size > 0 else 0
 
     def is_busy(self, device: str) -> bool:
-        return _is_number(self._get(device, "busy_since"))
+        """Tell whether it computes."""
+        return self.on_device and _is_number(self._get(device, "busy_since"))
 
     def busy_seconds(self, device: str, now: float) -> float:
+        """Return how long it has computed, until now."""
         past, since = self._get(device, "busy_seconds"), self._get(device, "busy_since")
         return (float(past) if _is_number(past) else 0.0) + (
             max(0.0, now - since) if _is_number(since) else 0.0
@@ -196,7 +218,7 @@ class _Record:
 
 
 def _sample_device(
-    device: Device, records: list[_Record], rates: dict[str, float] | None
+    device: Device, records: list[Record], rates: dict[str, float] | None
 ) -> DeviceSample:
     usable_bytes = device.memory_bytes - device.reserved_bytes
     memory: dict[int, int] = {}
@@ -226,7 +248,13 @@ def _sample_device(
     )
 
 
-def _read_records(state_dir: Path) -> Iterator[_Record]:
+def read_records(state_dir: Path) -> Iterator[Record]:
+    """Yield the records of living processes, and remove what dead ones left.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    parked = off_device(state_dir)
     with os.scandir(state_dir) as entries:
         for entry in entries:
             match = _RECORD_NAME.fullmatch(entry.name)
@@ -239,7 +267,13 @@ def _read_records(state_dir: Path) -> Iterator[_Record]:
                 continue
             uses = _read_record(path, owner=process.uid)
             if uses:
-                yield _Record(name=entry.name, pid=pid, uses=uses)
+                yield Record(
+                    name=entry.name,
+                    pid=pid,
+                    started=process.started,
+                    uses=uses,
+                    on_device=entry.name not in parked,
+                )
 
 
 def _read_record(path: Path, owner: int) -> Mapping[str, Any]:
@@ -273,12 +307,23 @@ def _read_record(path: Path, owner: int) -> Mapping[str, Any]:
     return uses if isinstance(uses, dict) else {}
 
 
-def _read_devices(state_dir: Path) -> tuple[Device, ...]:
-    path = state_dir / "devices.json"
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        if content["version"] != _VERSION:
-            raise ValueError(f"its version is {content['version']}, not {_VERSION}")
+def read_unparkable(state_dir: Path) -> frozenset[str]:
+    """Return the UUIDs of the devices whose memory cannot be parked.
+
+    Raises:
+        SourceUnavailable: the folder is not there, or cannot be read.
+    """
+    with _meaning_devices(state_dir) as devices:
+        return frozenset(str(d["uuid"]) for d in devices if not d.get("parkable", True))
+
+
+def read_devices(state_dir: Path) -> tuple[Device, ...]:
+    """Return all devices, in the order of the indices.
+
+    Raises:
+        SourceUnavailable: the folder is not there, or cannot be read.
+    """
+    with _meaning_devices(state_dir) as devices:
         return tuple(
             Device(
                 uuid=str(device["uuid"]),
@@ -287,9 +332,20 @@ def _read_devices(state_dir: Path) -> tuple[Device, ...]:
                 memory_bytes=int(device["memory_bytes"]),
                 reserved_bytes=int(device["reserved_bytes"]),
             )
-            for index, device in enumerate(content["devices"])
+            for index, device in enumerate(devices)
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+
+
+@contextmanager
+def _meaning_devices(state_dir: Path) -> Iterator[Any]:
+    """Give what devices.json lists, and say what is wrong with it."""
+    path = state_dir / "devices.json"
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        if content["version"] != _VERSION:
+            raise ValueError(f"its version is {content['version']}, not {_VERSION}")
+        yield content["devices"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SourceUnavailable(
             f"Cannot read the simulated GPUs from {path}: {error}. Is "
             "GPUWORKSHOP_SIMULATED_GPUS the folder that was made for them?"

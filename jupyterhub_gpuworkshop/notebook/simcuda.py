@@ -12,7 +12,8 @@ Owns what one process does with simulated GPUs: holding memory and being busy. I
 behaves as CUDA and the frameworks do: it reads CUDA_VISIBLE_DEVICES and the cap
 (GPUWORKSHOP_MEMORY_LIMIT_BYTES, for each device and this process alone; soft: who
 unsets it is not held back) at the first call, memory is gone when the process is, and
-a forked child holds none of it. Unlike a real GPU a CUDA context costs no memory.
+a forked child holds none of it. While the process is parked its calls wait, and all
+else goes on. Unlike a real GPU a CUDA context costs no memory.
 
 How it is kept on disk: `simstate`.
 """
@@ -24,14 +25,14 @@ import collections
 import contextlib
 import fcntl
 import os
-import re
 import threading
 import time
 import weakref
-from fractions import Fraction
 from pathlib import Path
 from typing import Iterator
 
+from .simparked import Gate
+from .simsizes import parse_size, say
 from .simstate import (
     Device,
     OwnRecord,
@@ -53,11 +54,6 @@ __all__ = [
     "memory_info",
 ]
 
-_SIZE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([a-zA-Z]+)\s*")
-_SIZE_UNITS = {"b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4}
-for _power, _letter in enumerate("kmgt", start=1):
-    _SIZE_UNITS[_letter] = _SIZE_UNITS[_letter + "ib"] = 1024**_power
-
 
 class OutOfMemoryError(MemoryError):
     """The share or the device has no room for what was asked."""
@@ -76,12 +72,14 @@ class Buffer:
         self.size_bytes = size_bytes
         self.device = device
         self.device_uuid = uuid
+        self._gate = context.gate
         self._finalizer = weakref.finalize(self, context.release, uuid, size_bytes)
         # The memory goes with the process: there is nothing to do at its end.
         self._finalizer.atexit = False
 
     def free(self) -> None:
         """Give the memory back; to do so twice does no harm."""
+        self._gate.wait()
         self._finalizer()
 
     def __enter__(self) -> Buffer:
@@ -95,7 +93,7 @@ class Buffer:
     def __repr__(self) -> str:
         """Say what and where it is, and whether it is there still."""
         state = "" if self._finalizer.alive else ", freed"
-        return f"<simcuda.Buffer: {_say(self.size_bytes)} on GPU {self.device}{state}>"
+        return f"<simcuda.Buffer: {say(self.size_bytes)} on GPU {self.device}{state}>"
 
 
 def allocate(size: int | str, device: int = 0) -> Buffer:
@@ -110,7 +108,7 @@ def allocate(size: int | str, device: int = 0) -> Buffer:
         SimulationError: there is no such device here.
         ValueError: the size cannot be read.
     """
-    return _the_context().allocate(_parse_size(size), device)
+    return _the_context().allocate(parse_size(size), device)
 
 
 def compute(seconds: float, device: int = 0) -> None:
@@ -176,6 +174,7 @@ class _Context:
         self._limit_bytes = _read_limit()
         self.pid = os.getpid()
         self._record = OwnRecord(self._folder)
+        self.gate = Gate(self._folder, self._record.name)
         self._uses: dict[str, _Use] = {}
         self._lock = threading.Lock()
         self._released: collections.deque[tuple[str, int]] = collections.deque()
@@ -183,17 +182,17 @@ class _Context:
 
     def allocate(self, size_bytes: int, index: int) -> Buffer:
         device = self._device(index)
-        with self._alone(), self._admission():
+        with self._admission():
             use = self._uses.setdefault(device.uuid, _Use())
             free_bytes = self._free_bytes(device)
             limit = self._limit_bytes
             too_much = limit is not None and use.memory_bytes + size_bytes > limit
             if too_much or size_bytes > free_bytes:
-                share = "none is set" if limit is None else _say(limit)
+                share = "none is set" if limit is None else say(limit)
                 raise OutOfMemoryError(
-                    f"Out of memory on GPU {index}: asked for {_say(size_bytes)}; your "
-                    f"share: {share}; this process holds {_say(use.memory_bytes)}; "
-                    f"free on the device: {_say(free_bytes)}."
+                    f"Out of memory on GPU {index}: asked for {say(size_bytes)}; your "
+                    f"share: {share}; this process holds {say(use.memory_bytes)}; "
+                    f"free on the device: {say(free_bytes)}."
                 )
             use.memory_bytes += size_bytes
             try:
@@ -207,7 +206,8 @@ class _Context:
         """Note that memory was given back; called by the garbage collector too.
 
         The collector may call in the middle of anything, so nothing here waits:
-        where the lock is taken, its holder does the work when it lets go.
+        where the lock is taken, its holder does the work when it lets go; and what
+        is given back while the process is parked need not come back.
         """
         if self.pid != os.getpid():
             return  # a forked child: its parent's memory was never its own
@@ -223,6 +223,15 @@ class _Context:
             self._set_done(device)
 
     def _set_busy(self, device: Device) -> None:
+        while True:
+            self.gate.wait()
+            self._write_busy(device)
+            # Who parks closes the gate, then looks who is busy: one sees the other.
+            if not self.gate.is_closed():
+                return
+            self._set_done(device)
+
+    def _write_busy(self, device: Device) -> None:
         with self._alone():
             use = self._uses.setdefault(device.uuid, _Use())
             if not use.computing:
@@ -246,6 +255,7 @@ class _Context:
 
     def memory_info(self, index: int) -> tuple[int, int]:
         device = self._device(index)
+        self.gate.wait()
         with self._alone(), self._meaning("count the memory"):
             return self._free_bytes(device), device.total_bytes
 
@@ -305,18 +315,27 @@ class _Context:
 
     @contextlib.contextmanager
     def _admission(self) -> Iterator[None]:
-        """Keep all other processes from taking memory."""
-        with self._meaning("take memory"):
-            descriptor = os.open(self._folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
-            self.lock_descriptor = descriptor
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                yield
-            finally:
-                self.lock_descriptor = -1
-                # Unlocked by name: a child forked meanwhile may have a copy of it.
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-                os.close(descriptor)
+        """Keep all others from taking memory, at a time when this is not parked."""
+        while True:
+            self.gate.wait()
+            with self._alone(), self._meaning("take memory"), self._folder_lock():
+                # Nobody is parked or brought back but under this lock.
+                if not self.gate.is_closed():
+                    yield
+                    return
+
+    @contextlib.contextmanager
+    def _folder_lock(self) -> Iterator[None]:
+        descriptor = os.open(self._folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        self.lock_descriptor = descriptor
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            self.lock_descriptor = -1
+            # Unlocked by name: a child forked meanwhile may have a copy of it.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
 
     @contextlib.contextmanager
     def _meaning(self, purpose: str) -> Iterator[None]:
@@ -341,30 +360,6 @@ def _read_limit() -> int | None:
             f"GPUWORKSHOP_MEMORY_LIMIT_BYTES is {text!r}: write a number of bytes."
         )
     return int(text)
-
-
-def _parse_size(size: int | str) -> int:
-    if isinstance(size, str):
-        match = _SIZE.fullmatch(size)
-        factor = _SIZE_UNITS.get(match.group(2).lower()) if match else None
-        if match is None or factor is None:
-            raise ValueError(
-                f"{size!r} is not a size. Write for example 2GiB or 512MiB."
-            )
-        return int(Fraction(match.group(1)) * factor)
-    if isinstance(size, bool) or not isinstance(size, int):
-        raise TypeError(f"A size is a number of bytes or a text, not {size!r}.")
-    if size < 0:
-        raise ValueError(f"{size} bytes is no size.")
-    return size
-
-
-def _say(size_bytes: int) -> str:
-    """Write a size for people: ``3.25 GiB``, ``512 MiB``."""
-    for unit, factor in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
-        if size_bytes >= factor:
-            return f"{size_bytes / factor:.2f}".rstrip("0").rstrip(".") + " " + unit
-    return f"{size_bytes} bytes"
 
 
 _context: _Context | None = None

@@ -15,11 +15,13 @@ record, and nobody removes another user's.
 ``devices.json``
     ``{"version": 1, "devices": [{"uuid", "name", "memory_bytes",
     "reserved_bytes"}, ...]}`` in the order of the indices. Replaced as a whole.
+    ``"parkable": false`` on a device: the memory of nobody who holds some there can be
+    parked, as on a MIG slice; true where it is missing.
 
 ``lock``
     An empty file under whose flock(2) memory is taken: whoever holds it adds up all
-    records and writes its own before letting go. Giving memory back and being busy
-    need no lock.
+    records and writes its own before letting go. Processes are parked and brought
+    back under it, too. Giving memory back and being busy need no lock.
 
 ``PID-STARTED-TOKEN.json``
     The record of one process: its pid, its start time (stat field 22) and 16 random
@@ -37,6 +39,19 @@ record, and nobody removes another user's.
     A record counts while that process is alive (not a zombie, and of that start time)
     and the file is owned by the process's effective user. Whoever sees that the
     process is gone removes the record, if the folder lets him.
+
+``parked/``
+    A folder of the same owner, with mode 0755 and made by whoever parks first: only
+    the owner of the simulation writes here, and a folder of this name that belongs to
+    somebody else does not count. ``PID-STARTED.json``, replaced as a whole, says that
+    a process may not call its GPU now; once it may, the file is gone::
+
+        {"state": "locked", "on_device": true, "records": ["<file name>", ...]}
+
+    ``state`` is locked, parked or failed, which it stays. Where ``on_device`` is false
+    the memory in those records counts for nothing. The process looks here before each
+    call, and waits while its own record is named. ``fail_next`` is an order to fail,
+    for rehearsals and tests; see `machine.simulated_parking`.
 """
 
 from __future__ import annotations
@@ -50,6 +65,8 @@ import re
 import stat
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple
+
+from .simparked import off_device
 
 _RECORD_NAME = re.compile(r"(\d{1,10})-(\d{1,20})-[0-9a-f]{16}\.json")
 _RECORD_BYTES = 256 * 1024
@@ -152,7 +169,11 @@ class OwnRecord:
 
 
 def others(folder: Path, own_name: str) -> Iterator[dict[str, Any]]:
-    """Yield the uses of all other living processes, and remove what dead ones left."""
+    """Yield the uses of all other living processes, and remove what dead ones left.
+
+    Those that are parked hold nothing.
+    """
+    parked = off_device(folder)
     with os.scandir(folder) as entries:
         for entry in entries:
             match = _RECORD_NAME.fullmatch(entry.name)
@@ -162,7 +183,8 @@ def others(folder: Path, own_name: str) -> Iterator[dict[str, Any]]:
             if alive is None or alive[0] != int(match.group(2)):
                 _remove(Path(entry.path))
                 continue
-            yield _read_record(Path(entry.path), owner=alive[1])
+            if entry.name not in parked:
+                yield _read_record(Path(entry.path), owner=alive[1])
 
 
 def _read_record(path: Path, owner: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from jupyterhub_gpuworkshop.core.errors import UnitError
 from jupyterhub_gpuworkshop.core.units import GIB, MIB, parse_size
 from jupyterhub_gpuworkshop.machine.simulated import create_devices
-from jupyterhub_gpuworkshop.notebook import simcuda, simstate
+from jupyterhub_gpuworkshop.notebook import simcuda, simsizes, simstate
 from tests.simulated_kernel import PROGRAM, ROOT, CellError, SimulatedKernel
 
 UUIDS = ("GPU-11aa", "GPU-11bb", "GPU-22cc")
@@ -356,21 +356,21 @@ def test_sizes_are_read_as_everywhere_else(number: Any, unit: str) -> None:
         expected = parse_size(text)
     except UnitError:
         with pytest.raises(ValueError, match="is not a size"):
-            simcuda._parse_size(text)
+            simsizes.parse_size(text)
     else:
-        assert simcuda._parse_size(text) == expected
+        assert simsizes.parse_size(text) == expected
 
 
 @pytest.mark.parametrize("size", [1.5, None, True, b"1GiB"])
 def test_a_size_that_is_neither_number_nor_text_is_refused(size: Any) -> None:
     with pytest.raises(TypeError, match="number of bytes"):
-        simcuda._parse_size(size)
+        simsizes.parse_size(size)
 
 
 @pytest.mark.parametrize("size", [-1, "-1GiB", "", "GiB", "12"])
 def test_a_size_that_cannot_be_is_refused(size: Any) -> None:
     with pytest.raises(ValueError, match="size"):
-        simcuda._parse_size(size)
+        simsizes.parse_size(size)
 
 
 NOTEBOOK = ROOT / "jupyterhub_gpuworkshop" / "notebook"
