@@ -42,6 +42,14 @@ _STATES = {
 _MOVING = re.compile(r"\b[45]\b")
 """CHECKPOINTING and RESTORING, which came with CUDA 13.4 and which cuda-core does not
 know: it names the number."""
+_MEANINGS = {
+    "CUDA_ERROR_OUT_OF_MEMORY": "out of memory",
+    "CUDA_ERROR_OPERATING_SYSTEM": "the operating system refused, or an earlier move "
+    "has failed",
+    "CUDA_ERROR_ILLEGAL_STATE": "its state does not allow it",
+    "CUDA_ERROR_NOT_READY": "its GPU did not come to rest in time",
+    "CUDA_ERROR_NOT_INITIALIZED": "it does not use CUDA",
+}
 
 
 class _DriverError(Exception):
@@ -245,10 +253,16 @@ def _initialised(function: Callable[[], T]) -> T:
 
 def _say(error: Exception) -> str:
     text = " ".join(str(error).split()).rstrip(".")
+    code = text.partition(":")[0]
+    if code in _MEANINGS:
+        return f"{_MEANINGS[code]} ({code})"
     if isinstance(error, RuntimeError) and "not supported" in text:
-        # cuda-core says this of NOT_SUPPORTED too, which new drivers return of
-        # processes with managed memory or memory shared with others.
-        return "it does not support this driver, or memory as this process uses it"
+        # All that cuda-core says of NOT_SUPPORTED, and so of a process whose memory
+        # cannot be moved.
+        return (
+            "not supported: of this driver, or of memory as this process uses it "
+            "(managed, or shared with another process)"
+        )
     return text
 
 

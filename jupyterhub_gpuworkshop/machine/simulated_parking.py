@@ -85,8 +85,10 @@ class SimulatedParker:
         if not is_alive(process.pid, process.started):
             return ParkState.GONE
         control = read_control(self._state_dir, process)
-        if control is None:
-            return ParkState.RUNNING
+        if control is None or not any(
+            (self._state_dir / record).exists() for record in control.records
+        ):
+            return ParkState.RUNNING  # also as a new program, which holds nothing
         return ParkState(control.state)
 
     def park(self, process: ProcessId, memory_bytes: int | None = None) -> None:

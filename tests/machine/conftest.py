@@ -1,6 +1,7 @@
-"""The driver's double, for tests in this process and in children."""
+"""The doubles of the driver's libraries, for tests in this process and in children."""
 
 import ctypes
+import importlib.util
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from jupyterhub_gpuworkshop.machine.nvml import NvmlSource
 from tests.conftest import require_engine
 
-from . import nvml_double
+from . import cuda_double, nvml_double
 from .nvml_double.words import Clock
 
 
@@ -72,3 +73,25 @@ def clock() -> Clock:
 def source(driver: nvml_double.Scenario, clock: Clock) -> NvmlSource:
     """Return the source under test, over the double."""
     return NvmlSource(clock=clock)
+
+
+@pytest.fixture(scope="session")
+def cuda_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    require_engine("gcc", shutil.which("gcc") is not None, "apt install gcc libc6-dev")
+    return cuda_double.build(tmp_path_factory.mktemp("cuda"))
+
+
+@pytest.fixture
+def cuda_driver(
+    cuda_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> cuda_double.CudaDriver:
+    """Return the CUDA driver that children meet, which the real cuda-core calls."""
+    present = (
+        importlib.util.find_spec("cuda") is not None
+        and importlib.util.find_spec("cuda.core") is not None
+    )
+    require_engine("cuda-core", present, "pip install cuda-core cuda-bindings")
+    driver = cuda_double.CudaDriver(tmp_path / "cuda", cuda_library)
+    for name, value in driver.environment.items():
+        monkeypatch.setenv(name, value)
+    return driver

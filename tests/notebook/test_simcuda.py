@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from jupyterhub_gpuworkshop.core.errors import UnitError
 from jupyterhub_gpuworkshop.core.units import GIB, MIB, parse_size
 from jupyterhub_gpuworkshop.machine.simulated import create_devices
-from jupyterhub_gpuworkshop.notebook import simcuda, simsizes, simstate
+from jupyterhub_gpuworkshop.notebook import simsizes, simstate
 from tests.simulated_kernel import PROGRAM, ROOT, CellError, SimulatedKernel
 
 UUIDS = ("GPU-11aa", "GPU-11bb", "GPU-22cc")
