@@ -59,8 +59,8 @@ class _DriverError(Exception):
 class _Subject:
     """The process that is moved, looked at around each call into the driver.
 
-    The driver takes nothing but a number. A pidfd would not help: it keeps nobody from
-    getting the number of a process that has ended.
+    The driver takes nothing but a number, and finds the process by /proc. A pidfd would
+    not help: it keeps nobody from getting the number of a process that has ended.
     """
 
     def __init__(self, process: ProcessId, lock_seconds: float) -> None:
@@ -268,11 +268,16 @@ def _say(error: Exception) -> str:
 
 def _answer(what: str, subject: _Subject) -> Answer:
     try:
+        # Asked no more often than it must be: the driver may take seconds to say.
         if what == "park":
             park(subject)
+            state = ParkState.PARKED
         elif what == "unpark":
             unpark(subject)
-        return Answer(state=subject.state().value)
+            state = ParkState.RUNNING
+        else:
+            state = subject.state()
+        return Answer(state=state.value)
     except ParkError as error:
         problem, broken = str(error), error.broken
     except _DriverError as error:
