@@ -123,8 +123,9 @@ class _Subject:
 
 def check() -> str:
     """Return why the driver cannot park; empty where it can."""
-    if not hasattr(driver, "cuCheckpointProcessLock"):
-        return "This cuda-bindings cannot park: pip install -U cuda-bindings."
+    if not hasattr(driver, "CUcheckpointGpuPair"):
+        # Not in 12.9; without it cuda-core makes no call of the API at all.
+        return "This cuda-bindings cannot park: pip install 'cuda-bindings>=13.1'."
     try:
         status, version = driver.cuDriverGetVersion()
     except RuntimeError as error:
