@@ -7,16 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice
-from jupyterhub_gpuworkshop.core.reclaim import (
-    Action,
-    DecisionKind,
-    IdleRules,
-    KernelReading,
-    KernelWatch,
-    decide,
-    needed,
-    observe,
-)
+from jupyterhub_gpuworkshop.core.idleness import KernelReading, KernelWatch, observe
+from jupyterhub_gpuworkshop.core.need import needed
+from jupyterhub_gpuworkshop.core.reclaim import Circumstances, DecisionKind, decide
+from jupyterhub_gpuworkshop.core.rules import Action, IdleRules
 from jupyterhub_gpuworkshop.core.snapshot import (
     DeviceSample,
     KernelState,
@@ -29,7 +23,11 @@ from jupyterhub_gpuworkshop.core.wire import Refusal
 MAIN = ProcessId(pid=10, started=100)
 WORKER = ProcessId(pid=11, started=101)
 RULES = IdleRules(
-    needed_after_seconds=20, after_seconds=60, max_cpu=0.05, max_gap_seconds=12
+    needed_after_seconds=20,
+    after_seconds=60,
+    notice_seconds=0,
+    max_cpu=0.05,
+    max_gap_seconds=12,
 )
 IDLE = KernelReading(
     at=0.0,
@@ -58,7 +56,8 @@ def idle_until(seconds, step=5, **changes):
 
 def verdict(readings, *, needed=True, rules=RULES, now=None):
     now = readings[-1].at if now is None else now
-    return decide(watch_of(*readings, rules=rules), rules, now, needed)
+    case = Circumstances(needed=needed, action=rules.action)
+    return decide(watch_of(*readings, rules=rules), rules, now, case)
 
 
 def test_a_kernel_idle_by_all_signals_is_reclaimed_when_its_memory_is_needed():
@@ -126,7 +125,7 @@ def test_any_other_signal_begins_the_window_anew(change, why):
     assert watch.idle_since is None
     assert watch.idle_seconds is None
     assert why in watch.why_not
-    decision = decide(watch, RULES, last.at, needed=True)
+    decision = decide(watch, RULES, last.at, Circumstances(needed=True))
     assert decision.kind is DecisionKind.KEEP
     assert decision.reason == watch.why_not
 
@@ -160,7 +159,7 @@ def test_a_stale_reading_or_a_clock_that_went_back_decides_nothing(now):
 
 
 def test_a_kernel_nobody_has_looked_at_is_kept():
-    assert decide(KernelWatch(), RULES, 0.0, True).kind is DecisionKind.KEEP
+    assert decide(KernelWatch(), RULES, 0.0, Circumstances(needed=True)).kind is DecisionKind.KEEP
 
 
 def test_the_peak_outlives_the_window():
@@ -225,7 +224,7 @@ def test_no_kernel_is_reclaimed_unless_the_whole_window_was_idle(changes, is_nee
     limit_seconds = 20 if is_needed else 60
     for index, reading in enumerate(readings):
         watch = observe(watch, reading, RULES)
-        decision = decide(watch, RULES, reading.at, is_needed)
+        decision = decide(watch, RULES, reading.at, Circumstances(needed=is_needed))
         # Walk back over the readings that continue an idle spell, unbroken.
         first = index + 1
         while first > 1 and _continues_idle(
