@@ -23,6 +23,7 @@ from jupyterhub_gpuworkshop.core.wire import Event, EventKind, ServerInfo
 
 from .history import History
 from .host import Host
+from .kernel_channel import is_at_rest
 from .monitor import Monitor
 from .servers import Servers
 from .watching import Watched, subject_of
@@ -36,8 +37,11 @@ _MOST_AT_ONCE_OF_ONE_SERVER = 4
 _FIRST_PAUSE_SECONDS = 30.0
 _LONGEST_PAUSE_SECONDS = 1800.0
 
-LeaveNote = Callable[[ServerInfo, str, str], Awaitable[bool]]
-"""(server, kernel id, text) -> whether the first cell that is run will print it."""
+LeaveNote = Callable[[ServerInfo, str, str], None]
+"""(server, kernel id, text): the first cell that is run there should print it."""
+
+IsAtRest = Callable[[ServerInfo, str], Awaitable[bool]]
+"""(server, kernel id) -> whether its main thread waits for something to do."""
 
 _DONE = {
     Action.PARK: "paused; its variables are kept, and its GPU memory comes back when "
@@ -82,8 +86,8 @@ class Parks(Protocol):
         """Park a kernel; return why it was not, in a sentence, or nothing."""
 
 
-async def _no_note(server: ServerInfo, kernel_id: str, text: str) -> bool:
-    return False
+def _no_note(server: ServerInfo, kernel_id: str, text: str) -> None:
+    return
 
 
 class Actor:
@@ -95,6 +99,7 @@ class Actor:
         servers: attendees' servers.
         history: takes the events.
         leave_note: tells the owner in the notebook itself.
+        is_at_rest: asks a kernel whether it works just now.
         clock: monotonic seconds, the monitor's.
         wall: seconds since the epoch.
 
@@ -110,6 +115,7 @@ class Actor:
         history: History,
         *,
         leave_note: LeaveNote = _no_note,
+        is_at_rest: IsAtRest = is_at_rest,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -119,6 +125,7 @@ class Actor:
         self._servers = servers
         self._history = history
         self._leave_note = leave_note
+        self._is_at_rest = is_at_rest
         self._clock = clock
         self._wall = wall
         self._acting: dict[Owner, asyncio.Task[None]] = {}
@@ -234,7 +241,14 @@ class Actor:
             return "it was active"
         if self._monitor.pins.of(owner) is not None:
             return "it has been pinned"
-        return ""
+        if kernel.connections == 0:
+            return ""
+        # A widget's callback moves neither state nor activity: ask the kernel itself.
+        try:
+            at_rest = await self._is_at_rest(watched.server, owner.kernel_id)
+        except ServerError as error:
+            return str(error)
+        return "" if at_rest else "it works just now"
 
     async def _held_after(self, watched: Watched) -> int | None:
         """Return what the kernel's old processes still hold; None where unknown."""
@@ -308,7 +322,7 @@ class Actor:
             text=text,
         )
         if action is Action.RESTART:
-            await self._leave_note(watched.server, owner.kernel_id, text)
+            self._leave_note(watched.server, owner.kernel_id, text)
 
     async def record(
         self,

@@ -29,10 +29,12 @@ from .acting import Actor
 from .api import EventsHandler, HealthHandler, SnapshotHandler
 from .history import History
 from .host import Gpus, Host
+from .kernel_notes import KernelNotes
 from .limits import HardCaps
 from .link import Link, LinkHandler
 from .loops import forever
 from .monitor import Monitor
+from .only_one import OnlyOne
 from .page import STATIC_FOLDER, PageHandler
 from .process import allow_many_connections, exit_whatever_happens
 from .reaper import Reaper
@@ -259,6 +261,7 @@ class GpuService(Application):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.actor.close()
+        await self.notes.close()
         await self.monitor.close()
         await self.gpus.close()
         await self.history.flush()
@@ -268,6 +271,8 @@ class GpuService(Application):
         workshop = self.rules.workshop
         gpus = workshop.gpus
         self.history = History(Path(self.state_dir) / _HISTORY_FILE)
+        self.only_one = OnlyOne(Path(self.state_dir))
+        self.notes = KernelNotes()
         self.servers = Servers(workshop.monitor.timeout)
         self.link = Link(self.report_seconds)
         self.hard_caps = HardCaps(
@@ -287,9 +292,14 @@ class GpuService(Application):
             self.rules,
             self.history,
             hard_caps=lambda: self.hard_caps.caps,
+            why_not_act=self.only_one.why_not,
         )
-        self.actor = Actor(self.monitor, host, self.servers, self.history)
-        self.reaper = Reaper(self.monitor, self.actor, self.rules)
+        self.actor = Actor(
+            self.monitor, host, self.servers, self.history, leave_note=self.notes.add
+        )
+        self.reaper = Reaper(
+            self.monitor, self.actor, self.rules, why_not_act=self.only_one.why_not
+        )
 
     def _loops(self) -> list[Awaitable[None]]:
         return [self._look_and_reclaim(), self._watch_parent()]
@@ -306,8 +316,13 @@ class GpuService(Application):
         await asyncio.gather(
             loop("Looking", self.monitor.tick, interval_seconds),
             loop("Setting hard limits", self.hard_caps.step, interval_seconds),
+            loop("Being the only one", self.only_one.step, interval_seconds),
             loop("Taking memory back", self.reaper.step, 0.0),
+            loop("Leaving notes", self._leave_notes, interval_seconds),
         )
+
+    async def _leave_notes(self) -> None:
+        self.notes.step(self.monitor.answers)
 
     async def _watch_parent(self) -> None:
         while self.exit_with_parent:

@@ -65,6 +65,7 @@ class Monitor:
         notices: those that stand; none to begin with.
         kept: pins and drained devices; kept in memory only where nothing is given.
         hard_caps: what the driver holds leases to.
+        why_not_act: says why another service is to take memory, in a sentence.
         clock: monotonic seconds.
         wall: seconds since the epoch.
 
@@ -76,6 +77,7 @@ class Monitor:
         notices: those that stand.
         kept: what outlives this process.
         pins: those in force.
+        answers: what the servers said last.
         rounds: how many snapshots there were.
         listed: the devices of which the snapshot names every holder.
         asked: how many servers were asked for their kernels.
@@ -94,12 +96,14 @@ class Monitor:
         notices: Notices | None = None,
         kept: Kept | None = None,
         hard_caps: Callable[[], tuple[HardCap, ...]] = tuple,
+        why_not_act: Callable[[], str] = str,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.snapshot = Snapshot(
             taken_at=wall(), problems=("Nothing has been looked at yet.",)
         )
+        self.answers: Mapping[Key, Answer] = {}
         self.attribution = Attribution()
         self.overs: Mapping[str, OverWatch] = {}
         self.notices = notices or Notices(clock=clock, wall=wall)
@@ -116,6 +120,7 @@ class Monitor:
         self._rules = rules
         self._history = history
         self._hard_caps = hard_caps
+        self._why_not_act = why_not_act
         self._clock = clock
         self._wall = wall
         self._turn = asyncio.Lock()
@@ -186,6 +191,7 @@ class Monitor:
             self._rules.problem,
             self._history.problem,
             self.kept.problem,
+            self._why_not_act(),
         ]
         asking = asyncio.ensure_future(self._servers.poll(report.servers))
         samples: tuple[DeviceSample, ...] = ()
@@ -285,6 +291,7 @@ class Monitor:
                 reading.answers,
             ),
         )
+        self.answers = reading.answers
         self.asked = len(reading.answers)
         self.unanswered = sum(bool(x.problem) for x in reading.answers.values())
         self.rounds += 1

@@ -246,3 +246,82 @@ async def test_two_actions_on_one_kernel_never_overlap(world):
         await world.look()
         assert len(world.monitor.due()) == 1
     assert len(acted(world)) == 1
+
+
+TOLD_FIRST = {**RULES, "idle": {**RULES["idle"], "notice": "10s"}}
+
+
+async def test_the_attendee_is_told_before_and_after(tmp_path):
+    world = await World(tmp_path, TOLD_FIRST).open()
+    kernel_id = world.attendee.start_kernel()
+    world.attendee.kernels[kernel_id].run(HOLD)
+    await world.look(times=12)
+    await world.reap()
+    (notice,) = world.monitor.notices.standing
+    assert (notice.user, notice.kernel_id) == ("ada", kernel_id)
+    assert notice.seen_at is None
+    assert "2 GiB" in notice.text
+    assert [e.kind for e in world.events()] == [EventKind.NOTICE_GIVEN]
+    # The hub learns of it, and says when it stood on a page of hers.
+    reply = await world.monitor.exchange(world.report)
+    assert reply.notices == (notice,)
+    await world.monitor.exchange(replace(world.report, seen=(notice.id,)))
+    await world.look(times=4)
+    await world.reap()
+    taken = world.events()[-1]
+    assert taken.kind is EventKind.KERNEL_RECLAIMED
+    assert taken.details["notice_at"] == notice.given_at
+    assert taken.details["notice_seen_at"] is not None
+    (after,) = world.monitor.notices.standing
+    assert "restarted" in after.text
+    assert world.notes == [after.text]
+    await world.close()
+
+
+async def test_a_notice_is_withdrawn_when_its_owner_is_back(tmp_path):
+    world = await World(tmp_path, TOLD_FIRST).open()
+    kernel_id = world.attendee.start_kernel()
+    world.attendee.kernels[kernel_id].run(HOLD)
+    await world.look(times=12)
+    await world.reap()
+    world.attendee.kernels[kernel_id].state = "busy"
+    await world.look()
+    await world.reap()
+    assert world.monitor.notices.standing == ()
+    world.attendee.kernels[kernel_id].state = "idle"
+    await world.look(times=3)
+    await world.reap()
+    assert acted(world) == []
+    await world.close()
+
+
+async def test_a_kernel_whose_main_thread_works_is_kept(world):
+    await idle_kernel(world)
+    world.at_rest = False
+    await world.reap()
+    assert acted(world) == []
+    world.at_rest = True
+    await world.look()
+    await world.reap()
+    assert len(acted(world)) == 1
+
+
+async def test_a_service_beside_another_takes_nothing(world):
+    await idle_kernel(world)
+    world.reaper._why_not_act = lambda: "Another GPU service (pid 7) runs."
+    await world.reap()
+    assert acted(world) == []
+    assert world.events() == []
+
+
+async def test_why_and_the_readings_are_in_the_history(world):
+    kernel_id = await idle_kernel(world)
+    await world.reap()
+    (event,) = world.events()
+    assert event.details["kernel_id"] == kernel_id
+    assert event.details["state"] == "idle"
+    assert event.details["gpu_utilisation"] == 0.0
+    assert event.details["connections"] == 1
+    assert event.details["age_seconds"] is not None
+    assert event.details["window_ms"] >= 0
+    assert event.details["notice_at"] is None

@@ -49,6 +49,8 @@ class World:
 
     def __init__(self, folder, rules=RULES, source=None):
         self.simulation = folder / "gpus"
+        self.at_rest = True
+        self.notes = []
         self.devices = create_devices(self.simulation, 2, 16 * GIB, seed=1)
         self.clock = Clock()
         self.attendee = AttendeeServer(
@@ -74,7 +76,13 @@ class World:
             clock=self.clock,
         )
         self.actor = Actor(
-            self.monitor, host, self.servers, self.history, clock=self.clock
+            self.monitor,
+            host,
+            self.servers,
+            self.history,
+            is_at_rest=self.is_at_rest,
+            leave_note=lambda server, kernel_id, text: self.notes.append(text),
+            clock=self.clock,
         )
         self.reaper = Reaper(self.monitor, self.actor, self.rules, clock=self.clock)
         self.report = Report(
@@ -101,6 +109,10 @@ class World:
                 ),
             ),
         )
+
+    async def is_at_rest(self, server, kernel_id):
+        """Answer for the kernel's main thread."""
+        return self.at_rest
 
     def refuse_somebody(self):
         """Make memory needed."""
