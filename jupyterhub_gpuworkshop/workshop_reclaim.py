@@ -1,15 +1,15 @@
-"""The sections of the workshop file about taking memory back: `idle` and its kin.
+"""The section of the workshop file about taking memory back.
 
-Owns the keys of `idle`, `over_share` and `parking`, their defaults and limits, and the
-words that the reference prints for them.
+Owns the keys of `idle`, their defaults and limits, and the words that the reference
+prints for them.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from jupyterhub_gpuworkshop.core.rules import Action, OverShareAction
-from jupyterhub_gpuworkshop.core.units import GIB, MIB, format_duration
+from jupyterhub_gpuworkshop.core.rules import Action
+from jupyterhub_gpuworkshop.core.units import MIB, format_duration
 from jupyterhub_gpuworkshop.workshop_reading import (
     DURATION_WORDS,
     SIZE_WORDS,
@@ -22,6 +22,9 @@ from jupyterhub_gpuworkshop.workshop_reading import (
 from jupyterhub_gpuworkshop.workshop_sections import SOON, Section
 
 _NOTICE_SECONDS = 5 * 60.0
+
+Ending = Literal[Action.RESTART, Action.STOP_KERNEL]
+"""What the service carries out today; parking has its driver's side only."""
 
 
 class Idle(Section):
@@ -55,15 +58,13 @@ class Idle(Section):
         description="A kernel whose processes together use more CPU than this is not "
         f"idle. Share of one core, 0.0 to 1.0. Default: 0.05. {SOON}",
     )
-    action: Action = Field(
+    action: Ending = Field(
         default=Action.RESTART,
-        description="How an idle kernel is reclaimed. `park`: its GPU memory goes to "
-        "host memory, its variables stay, and when its owner runs a cell the memory "
-        "comes back; where that cannot be, it is restarted. `restart`: the notebook "
-        "stays connected, its variables are gone. `stop_kernel`: the kernel ends. "
-        f"Default: restart. {SOON}",
+        description="How an idle kernel is reclaimed. `restart`: the notebook stays "
+        "connected, its variables are gone. `stop_kernel`: the kernel ends. Default: "
+        f"restart. {SOON}",
     )
-    groups: dict[str, Action] = Field(
+    groups: dict[str, Ending] = Field(
         default={},
         description="Another `idle.action` for groups of the hub, one line `group: "
         "action` each. Who is in several has that of the one that stands first in the "
@@ -76,19 +77,6 @@ class Idle(Section):
         "slices. A kernel that computes on the GPU from a background thread, with its "
         "cell ended and next to no CPU time, would be taken for idle. false: nothing "
         f"is reclaimed there. true or false. Default: false. {SOON}",
-    )
-    server_after: Annotated[Duration, AfterValidator(lasting(1))] = Field(
-        default=3600.0,
-        description="After how long a server is stopped and its share given back, when "
-        "somebody waits for a share: no GPU memory, every kernel idle, no browser, no "
-        "terminal, no process outside its kernels, all that time. "
-        f"{DURATION_WORDS} 1s to 366 d. Default: 1 h. {SOON}",
-    )
-    pin_max: Annotated[Duration, AfterValidator(lasting(0))] = Field(
-        default=2 * 3600.0,
-        description="How long attendees may pin a kernel of theirs, which is then not "
-        "reclaimed for idleness; organisers may for as long as they like. "
-        f"{DURATION_WORDS} 0s (they may not) to 366 d. Default: 2 h. {SOON}",
     )
     dry_run: YesNo = Field(
         default=False,
@@ -120,44 +108,3 @@ class Idle(Section):
                 "is up. Shorten idle.notice or lengthen idle.needed_after."
             )
         return self
-
-
-class OverShare(Section):
-    """What happens where an attendee's processes together use more than the share."""
-
-    grace: Annotated[Duration, AfterValidator(lasting(1))] = Field(
-        default=60.0,
-        description="How long processes may together exceed their share before the "
-        "attendee is told, and from then on before anything is done. "
-        f"{DURATION_WORDS} 1s to 366 d. Default: 60 s. {SOON}",
-    )
-    action: OverShareAction = Field(
-        default=OverShareAction.IDLE_KERNELS,
-        description="What is done then. `notice`: nothing. `idle_kernels`: idle "
-        "kernels of that server are reclaimed as `idle.action` says, the largest "
-        "first, until the rest fits. `restart`: where no idle kernel is left, the "
-        "largest busy one is restarted, and what it computes is lost. Default: "
-        f"idle_kernels. {SOON}",
-    )
-
-
-class Parking(Section):
-    """How GPU memory goes to host memory and back (`idle.action: park`)."""
-
-    margin: Size = Field(
-        default=256 * MIB,
-        description="GPU memory that must be free beyond what a paused kernel needs "
-        "before it comes back; a return that runs out of memory loses the kernel. "
-        f"{SIZE_WORDS} 0 or more. Default: 256MiB. {SOON}",
-    )
-    keep_free_host_memory: Size = Field(
-        default=4 * GIB,
-        description="Host memory that parking leaves free for everything else. "
-        f"{SIZE_WORDS} 0 or more. Default: 4GiB. {SOON}",
-    )
-    make_room_after: Annotated[Duration, AfterValidator(lasting(1))] = Field(
-        default=120.0,
-        description="After how long an idle kernel may be paused, without notice, to "
-        "make room for a paused one whose owner has come back. "
-        f"{DURATION_WORDS} 1s to 366 d. Default: 2 min. {SOON}",
-    )

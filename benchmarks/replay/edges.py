@@ -24,6 +24,7 @@ from jupyterhub_gpuworkshop.service.server_answers import Answer, KernelInfo
 
 from .driver import GPU_BYTES, SEATS_PER_GPU, SHARE_BYTES, Clock, uuid_of
 from .living import NEVER, TICKS, LiveKernel, LiveServer, Proc
+from .people import Doing
 from .room import Room
 
 _EPOCH = datetime.datetime(2026, 11, 26, 9, tzinfo=datetime.timezone.utc)
@@ -232,6 +233,18 @@ class LiveServers:
             if kernel.kernel.id == kernel_id:
                 self._checked_at[kernel_id] = self._clock()
                 return _kernel_info(kernel, self._clock())
+        raise ServerError("it answers with status 404")
+
+    async def is_at_rest(self, server: ServerInfo, kernel_id: str) -> bool:
+        """Ask a kernel itself: neither a cell nor a callback has its main thread."""
+        await self._wait(server)
+        for kernel in self._kernels(server):
+            if kernel.kernel.id == kernel_id:
+                at = self._checked_at[kernel_id] = self._clock()
+                return not kernel.is_busy(at) and not any(
+                    work.doing is Doing.MOVE and work.begin <= at < work.end
+                    for work in kernel.kernel.works
+                )
         raise ServerError("it answers with status 404")
 
     async def restart(self, server: ServerInfo, kernel_id: str) -> None:

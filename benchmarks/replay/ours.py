@@ -63,7 +63,8 @@ class _Service:
         driver = Driver(room, self.dice, clock, fails_at)
         # The stand-ins have what is called of these, and nothing of what they touch.
         host = cast(Host, Machine(room, clock))
-        servers = cast(Servers, LiveServers(room, self.dice, clock))
+        live_servers = LiveServers(room, self.dice, clock)
+        servers = cast(Servers, live_servers)
         rules, self.history = make_rules(), History(None, keep=_MOST_EVENTS)
         self.link = Link(INTERVAL_SECONDS, clock)
         gpus = Gpus("replay", driver, pause_seconds=10.0, clock=clock)
@@ -79,7 +80,13 @@ class _Service:
             wall=self._wall,
         )
         self.actor = Actor(
-            self.monitor, host, servers, self.history, clock=clock, wall=self._wall
+            self.monitor,
+            host,
+            servers,
+            self.history,
+            is_at_rest=live_servers.is_at_rest,
+            clock=clock,
+            wall=self._wall,
         )
         self.reaper = Reaper(self.monitor, self.actor, rules, clock=clock)
 

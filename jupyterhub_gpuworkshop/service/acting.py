@@ -297,9 +297,8 @@ class Actor:
         window_seconds: float,
     ) -> None:
         """Say what was done: to the log, the history, the owner and the notebook."""
-        parked = action is Action.PARK
         await self.record(
-            EventKind.KERNEL_PARKED if parked else EventKind.KERNEL_RECLAIMED,
+            EventKind.KERNEL_RECLAIMED,
             taking,
             f"{taking.reason}{instead}",
             done=action.value,

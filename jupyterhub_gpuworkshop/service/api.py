@@ -16,7 +16,7 @@ from jupyterhub_gpuworkshop import __version__
 from .auth import GuardedHandler
 from .history import History
 from .monitor import Monitor
-from .views import event_view, snapshot_view
+from .views import event_view, own_notices, snapshot_view
 
 _DEFAULT_LIMIT = 100
 _LARGEST_LIMIT = 1000
@@ -49,7 +49,9 @@ class SnapshotHandler(ApiHandler):
 
     def get(self) -> None:
         """Write the current snapshot, as far as the viewer may see it."""
-        self.finish(snapshot_view(self._monitor.snapshot, self.viewer, time.time()))
+        snapshot = self._monitor.snapshot
+        self.finish(snapshot_view(snapshot, self.viewer, time.time()))
+        self._monitor.notices.mark_seen(own_notices(snapshot, self.viewer))
 
 
 class EventsHandler(ApiHandler):

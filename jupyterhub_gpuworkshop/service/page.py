@@ -19,7 +19,7 @@ from jupyterhub_gpuworkshop.core.units import format_duration, format_size
 from .auth import GuardedHandler
 from .history import History
 from .monitor import Monitor
-from .views import event_view, snapshot_view
+from .views import event_view, own_notices, snapshot_view
 
 STATIC_FOLDER = Path(__file__).parent / "static"
 _TEMPLATE_FOLDER = Path(__file__).parent / "templates"
@@ -32,6 +32,7 @@ _WORDS = {
     "lease_refused": "Share refused",
     "lease_released": "Share given back",
     "lease_quarantined": "Share held back",
+    "notice_given": "Told beforehand",
     "kernel_reclaimed": "Memory taken back",
     "reclaim_failed": "Taking memory back failed",
     "reclaim_would": "Memory would be taken back",
@@ -125,7 +126,9 @@ class PageHandler(GuardedHandler):
                 if lease["no_hard_limit"]
             ),
             is_old=view["age_seconds"] > _OLD_AFTER_SECONDS,
+            notices=[x for x in view["notices"] if x["user"] == self.viewer.name],
         )
+        self._monitor.notices.mark_seen(own_notices(snapshot, self.viewer))
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Say what is wrong on a page that looks like the others."""

@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 
 from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
-from jupyterhub_gpuworkshop.core.rules import IdleRules, OverShareRules, ParkingRules
+from jupyterhub_gpuworkshop.core.rules import IdleRules
 from jupyterhub_gpuworkshop.workshop import Workshop
 from jupyterhub_gpuworkshop.workshop_reading import split_source
 
@@ -70,8 +70,8 @@ class Rules:
         else:
             self.problem = ""
             self._log.info(
-                "The workshop file was read again: `idle`, `over_share` and `parking` "
-                "are as it says now; the rest takes a restart of hub and service"
+                "The workshop file was read again: `idle` is as it says now, and the "
+                "rest takes a restart of hub and service"
             )
 
     def idle(self) -> IdleRules:
@@ -86,25 +86,9 @@ class Rules:
             action=idle.action,
             group_actions=idle.groups,
             without_utilisation=idle.without_utilisation,
-            server_after_seconds=idle.server_after,
-            pin_max_seconds=idle.pin_max,
             dry_run=idle.dry_run,
             # One slow round is no gap; two lost ones are.
             max_gap_seconds=3 * monitor.interval + 2 * monitor.timeout,
-        )
-
-    def over_share(self) -> OverShareRules:
-        """Return the rules of the watchdog that are in force."""
-        over_share = self.workshop.over_share
-        return OverShareRules(grace_seconds=over_share.grace, action=over_share.action)
-
-    def parking(self) -> ParkingRules:
-        """Return the rules of parking that are in force."""
-        parking = self.workshop.parking
-        return ParkingRules(
-            margin_bytes=parking.margin,
-            keep_free_host_bytes=parking.keep_free_host_memory,
-            make_room_after_seconds=parking.make_room_after,
         )
 
 

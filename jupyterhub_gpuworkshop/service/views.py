@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from jupyterhub_gpuworkshop.core.enforcement import HardCap, limits_in_force, overall
 from jupyterhub_gpuworkshop.core.leases import Lease
+from jupyterhub_gpuworkshop.core.notices import Notice
 from jupyterhub_gpuworkshop.core.snapshot import (
     DeviceSample,
     Holder,
@@ -103,9 +104,17 @@ def snapshot_view(snapshot: Snapshot, viewer: Viewer, now: float) -> Json:
         ],
         "kernels": [_kernel(x) for x in may_see(snapshot.kernels, found.kernels)],
         "holders": [_holder(x) for x in may_see(snapshot.holders, found.holders)],
+        "notices": [
+            _notice(x) for x in may_see(snapshot.notices, _by_user(snapshot.notices))
+        ],
         # They name attendees and processes.
         "problems": list(snapshot.problems) if viewer.is_organiser else [],
     }
+
+
+def own_notices(snapshot: Snapshot, viewer: Viewer) -> list[str]:
+    """Return the ids of the notices that are for this viewer's own eyes."""
+    return [x.id for x in snapshot.notices if x.user == viewer.name]
 
 
 def event_view(recorded: Recorded, viewer: Viewer) -> Json:
@@ -192,6 +201,8 @@ def _lease(lease: Lease, use: LeaseUse | None) -> Json:
         "reason": lease.reason,
         "memory_used_bytes": sum(used.values()),
         "peak_memory_bytes": use.peak_memory_bytes if use else 0,
+        "over_bytes": sum(use.over_bytes.values()) if use else 0,
+        "short_bytes": sum(use.short_bytes.values()) if use else 0,
     }
 
 
@@ -226,6 +237,26 @@ def _kernel(kernel: KernelView) -> Json:
         "peak_memory_bytes": kernel.peak_memory_bytes,
         "idle_seconds": kernel.idle_seconds,
         "verdict": kernel.verdict,
+        "last_activity": kernel.last_activity,
+        "gpu_utilisation": kernel.gpu_utilisation,
+        "device_utilisation": kernel.device_utilisation,
+        "cpu": kernel.cpu,
+        "age_seconds": kernel.age_seconds,
+        "acts_at": kernel.acts_at,
+    }
+
+
+def _notice(notice: Notice) -> Json:
+    return {
+        "id": notice.id,
+        "kind": notice.kind.value,
+        "user": notice.user,
+        "server": notice.server,
+        "kernel_id": notice.kernel_id,
+        "text": notice.text,
+        "given_at": notice.given_at,
+        "acts_at": notice.acts_at,
+        "seen_at": notice.seen_at,
     }
 
 

@@ -17,9 +17,7 @@ TOLD_FIRST = replace(RULES, notice_seconds=10)
 
 def idle_for(seconds, rules=TOLD_FIRST, **changes):
     """A kernel idle for so long, whose window began at 5."""
-    readings = [
-        replace(IDLE, at=float(t), **changes) for t in range(0, seconds + 6, 5)
-    ]
+    readings = [replace(IDLE, at=float(t), **changes) for t in range(0, seconds + 6, 5)]
     return watch_of(*readings, rules=rules)
 
 

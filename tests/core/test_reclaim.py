@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice
 from jupyterhub_gpuworkshop.core.idleness import KernelReading, KernelWatch, observe
+from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice
 from jupyterhub_gpuworkshop.core.need import needed
 from jupyterhub_gpuworkshop.core.reclaim import Circumstances, DecisionKind, decide
 from jupyterhub_gpuworkshop.core.rules import Action, IdleRules
@@ -159,7 +159,10 @@ def test_a_stale_reading_or_a_clock_that_went_back_decides_nothing(now):
 
 
 def test_a_kernel_nobody_has_looked_at_is_kept():
-    assert decide(KernelWatch(), RULES, 0.0, Circumstances(needed=True)).kind is DecisionKind.KEEP
+    assert (
+        decide(KernelWatch(), RULES, 0.0, Circumstances(needed=True)).kind
+        is DecisionKind.KEEP
+    )
 
 
 def test_the_peak_outlives_the_window():
