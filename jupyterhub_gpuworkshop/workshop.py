@@ -22,7 +22,7 @@ from jupyterhub_gpuworkshop.workshop_reading import (
     read_section,
     split_source,
 )
-from jupyterhub_gpuworkshop.workshop_reclaim import Idle
+from jupyterhub_gpuworkshop.workshop_reclaim import Idle, OverShare
 from jupyterhub_gpuworkshop.workshop_sections import (
     ATTENDEES_PER_GPU,
     ON_HUB,
@@ -47,6 +47,7 @@ class Workshop(Section):
     gpus: Gpus = Gpus()
     shares: Shares = Shares()
     idle: Idle = Idle()
+    over_share: OverShare = OverShare()
     monitor: Monitor = Monitor()
     service: ServiceSettings = ServiceSettings()
     kernels: Kernels = Kernels()

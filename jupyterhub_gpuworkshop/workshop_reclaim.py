@@ -1,14 +1,14 @@
-"""The section of the workshop file about taking memory back.
+"""The sections of the workshop file about taking memory back.
 
-Owns the keys of `idle`, their defaults and limits, and the words that the reference
-prints for them.
+Owns the keys of `idle` and `over_share`, their defaults and limits, and the words that
+the reference prints for them.
 """
 
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from jupyterhub_gpuworkshop.core.rules import Action
+from jupyterhub_gpuworkshop.core.rules import Action, OverShareAction
 from jupyterhub_gpuworkshop.core.units import MIB, format_duration
 from jupyterhub_gpuworkshop.workshop_reading import (
     DURATION_WORDS,
@@ -108,3 +108,22 @@ class Idle(Section):
                 "is up. Shorten idle.notice or lengthen idle.needed_after."
             )
         return self
+
+
+class OverShare(Section):
+    """What happens where an attendee's processes together use more than the share."""
+
+    grace: Annotated[Duration, AfterValidator(lasting(1))] = Field(
+        default=60.0,
+        description="How long processes may together exceed their share before the "
+        "attendee is told, and from then on before anything is done. "
+        f"{DURATION_WORDS} 1s to 366 d. Default: 60 s. {SOON}",
+    )
+    action: OverShareAction = Field(
+        default=OverShareAction.IDLE_KERNELS,
+        description="What is done then. `notice`: nothing. `idle_kernels`: idle "
+        "kernels of that server are reclaimed as `idle.action` says, the largest "
+        "first, until the rest fits. `restart`: where no idle kernel is left, the "
+        "largest busy one is restarted, and what it computes is lost. Default: "
+        f"idle_kernels. {SOON}",
+    )

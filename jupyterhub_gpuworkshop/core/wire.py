@@ -32,6 +32,8 @@ class EventKind(str, Enum):
     RECLAIM_FAILED = "reclaim_failed"
     RECLAIM_WOULD = "reclaim_would"
     """`idle.dry_run`: what would have been reclaimed."""
+    OVER_SHARE = "over_share"
+    """An attendee is told that processes use more than the share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

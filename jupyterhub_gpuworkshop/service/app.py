@@ -41,6 +41,7 @@ from .reaper import Reaper
 from .rules import Rules
 from .sampler import ChildSampler, sampler_command
 from .servers import Servers
+from .watchdog import Watchdog
 
 _HISTORY_FILE = "history.sqlite"
 _MAX_BODY_BYTES = 64 * 1024
@@ -300,6 +301,13 @@ class GpuService(Application):
         self.reaper = Reaper(
             self.monitor, self.actor, self.rules, why_not_act=self.only_one.why_not
         )
+        self.watchdog = Watchdog(
+            self.monitor,
+            self.actor,
+            self.rules,
+            self.history,
+            why_not_act=self.only_one.why_not,
+        )
 
     def _loops(self) -> list[Awaitable[None]]:
         return [self._look_and_reclaim(), self._watch_parent()]
@@ -318,6 +326,7 @@ class GpuService(Application):
             loop("Setting hard limits", self.hard_caps.step, interval_seconds),
             loop("Being the only one", self.only_one.step, interval_seconds),
             loop("Taking memory back", self.reaper.step, 0.0),
+            loop("Watching over shares", self.watchdog.step, 0.0),
             loop("Leaving notes", self._leave_notes, interval_seconds),
         )
 

@@ -33,6 +33,7 @@ _WORDS = {
     "lease_released": "Share given back",
     "lease_quarantined": "Share held back",
     "notice_given": "Told beforehand",
+    "over_share": "More than the share in use",
     "kernel_reclaimed": "Memory taken back",
     "reclaim_failed": "Taking memory back failed",
     "reclaim_would": "Memory would be taken back",

@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 
 from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
-from jupyterhub_gpuworkshop.core.rules import IdleRules
+from jupyterhub_gpuworkshop.core.rules import IdleRules, OverShareRules
 from jupyterhub_gpuworkshop.workshop import Workshop
 from jupyterhub_gpuworkshop.workshop_reading import split_source
 
@@ -70,8 +70,8 @@ class Rules:
         else:
             self.problem = ""
             self._log.info(
-                "The workshop file was read again: `idle` is as it says now, and the "
-                "rest takes a restart of hub and service"
+                "The workshop file was read again: `idle` and `over_share` are as it "
+                "says now, and the rest takes a restart of hub and service"
             )
 
     def idle(self) -> IdleRules:
@@ -90,6 +90,11 @@ class Rules:
             # One slow round is no gap; two lost ones are.
             max_gap_seconds=3 * monitor.interval + 2 * monitor.timeout,
         )
+
+    def over_share(self) -> OverShareRules:
+        """Return the rules of the watchdog that are in force."""
+        over_share = self.workshop.over_share
+        return OverShareRules(grace_seconds=over_share.grace, action=over_share.action)
 
 
 def _stamp(path: Path) -> _Stamp | None:

@@ -1,0 +1,176 @@
+"""The loop that sees to leases whose processes together use more than their share.
+
+Owns who is told, and whose kernels give memory back: idle ones first, the largest
+first, one of a lease at a time. The act itself is `acting`'s.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from jupyterhub_gpuworkshop.core.attribution import Owner
+from jupyterhub_gpuworkshop.core.leases import Lease
+from jupyterhub_gpuworkshop.core.notices import NoticeKind
+from jupyterhub_gpuworkshop.core.over_share import (
+    OverDecision,
+    OverKind,
+    OverWatch,
+    decide_over,
+)
+from jupyterhub_gpuworkshop.core.rules import Action
+from jupyterhub_gpuworkshop.core.units import format_duration
+from jupyterhub_gpuworkshop.core.wire import Event, EventKind
+
+from .acting import Actor, Taking
+from .history import History
+from .monitor import Monitor
+from .notices import Subject
+from .rules import Rules
+from .watching import Watched
+
+_LOG = logging.getLogger(__name__)
+
+
+class Watchdog:
+    """Carries out what `core.over_share` decides.
+
+    Args:
+        monitor: shows who exceeds what.
+        actor: takes memory.
+        rules: the organiser's.
+        history: takes the events.
+        why_not_act: says why another is to act, in a sentence; empty where we may.
+        clock: monotonic seconds, the monitor's.
+        wall: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        monitor: Monitor,
+        actor: Actor,
+        rules: Rules,
+        history: History,
+        *,
+        why_not_act: Callable[[], str] = str,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._monitor = monitor
+        self._actor = actor
+        self._rules = rules
+        self._history = history
+        self._why_not_act = why_not_act
+        self._clock = clock
+        self._wall = wall
+        self._seen_rounds = 0
+        self._told: dict[str, float] = {}
+
+    async def step(self) -> None:
+        """Wait for the next snapshot, and carry out what follows from it."""
+        await self._monitor.newer_than(self._seen_rounds)
+        self._seen_rounds = self._monitor.rounds
+        leases = {lease.id: lease for lease in self._monitor.snapshot.leases}
+        over = {k: x for k, x in self._monitor.overs.items() if x.since is not None}
+        self._told = {k: at for k, at in self._told.items() if k in over}
+        self._monitor.notices.keep_only(
+            NoticeKind.OVER_SHARE,
+            {_subject(leases[k]) for k in over if k in leases},
+        )
+        if self._why_not_act() or self._rules.idle().dry_run:
+            return
+        for lease_id, watch in over.items():
+            if lease_id in leases:
+                await self._see_to(leases[lease_id], watch)
+
+    async def _see_to(self, lease: Lease, watch: OverWatch) -> None:
+        rules = self._rules.over_share()
+        uuids = frozenset(watch.over_bytes)
+        kernels = [
+            (owner, watched)
+            for owner, watched in self._monitor.kernels.items()
+            if owner.lease_id == lease.id and watched.memory_on(uuids)
+        ]
+        if any(self._actor.is_acting_on(owner) for owner, _ in kernels):
+            return
+        kernels.sort(key=lambda each: each[1].memory_on(uuids), reverse=True)
+        idle = [x for x in kernels if self._is_idle(x[1], rules.grace_seconds)]
+        busy = [x for x in kernels if x not in idle]
+        decision = decide_over(
+            replace(watch, noticed_at=self._told.get(lease.id)),
+            rules,
+            self._clock(),
+            lease,
+            has_idle=bool(idle),
+            has_busy=bool(busy),
+        )
+        if decision.kind is OverKind.NOTICE:
+            await self._tell(lease, decision, rules.grace_seconds)
+        elif decision.kind is OverKind.TAKE_IDLE:
+            self._take(*idle[0], decision)
+        elif decision.kind is OverKind.TAKE_BUSY:
+            # Before the next one its attendee is told anew.
+            self._told.pop(lease.id, None)
+            self._take(*busy[0], decision)
+
+    def _is_idle(self, watched: Watched, seconds: float) -> bool:
+        idle_seconds = watched.watch.idle_seconds
+        return (
+            idle_seconds is not None
+            and idle_seconds >= seconds
+            and watched.watch.is_fresh(self._clock(), self._rules.idle())
+            and not watched.is_pinned
+        )
+
+    async def _tell(
+        self, lease: Lease, decision: OverDecision, grace_seconds: float
+    ) -> None:
+        self._told[lease.id] = self._clock()
+        rules = self._rules.over_share()
+        follows = (
+            f" In {format_duration(grace_seconds)} idle notebooks of yours are "
+            "restarted, the largest first."
+            if rules.action.value != "notice"
+            else ""
+        )
+        self._monitor.notices.give(
+            NoticeKind.OVER_SHARE,
+            user=lease.user,
+            server=lease.server,
+            text=(
+                f"{decision.reason} Others run short of it: shut down notebooks that "
+                f"you do not need.{follows}"
+            ),
+            acts_in_seconds=grace_seconds if follows else None,
+        )
+        _LOG.info("%s exceeds its share: %s", lease.owner, decision.reason)
+        await self._history.add(
+            Event(
+                at=self._wall(),
+                kind=EventKind.OVER_SHARE,
+                user=lease.user,
+                server=lease.server,
+                devices=lease.uuids,
+                reason=decision.reason,
+                details={"lease_id": lease.id, "share": lease.share},
+            )
+        )
+
+    def _take(self, owner: Owner, watched: Watched, decision: OverDecision) -> None:
+        is_idle = decision.kind is OverKind.TAKE_IDLE
+        if not self._actor.may_act_on(owner):
+            return
+        action = self._rules.idle().action_for(watched.server.groups)
+        self._actor.begin(
+            Taking(
+                owner=owner,
+                watched=watched,
+                action=action if is_idle else Action.RESTART,
+                reason=decision.reason,
+                must_be_idle=is_idle,
+            )
+        )
+
+
+def _subject(lease: Lease) -> Subject:
+    return (NoticeKind.OVER_SHARE, lease.user, lease.server, "")
