@@ -110,6 +110,7 @@ def place(
     ledger: Ledger,
     uses: Mapping[str, DeviceUse],
     rules: PlacementRules,
+    drained: Collection[str] = (),
 ) -> Granted | Refused:
     """Choose the devices for a share.
 
@@ -121,6 +122,9 @@ def place(
         uses: what was observed, by UUID. A device without an observation is judged
             by the ledger alone, so leave out what is too old to believe.
         rules: the organiser's.
+        drained: UUIDs of what an organiser has taken out of service. Leases that are
+            there stay, and nobody comes to them or back; a MIG slice is out of
+            service with the GPU that it is cut from.
     """
     if share.kind is ShareKind.CPU:
         return Granted(devices=(), reason="a share of cpu needs no GPU")
@@ -133,7 +137,7 @@ def place(
     fitting: list[_Room] = []
     obstacles: dict[str, _Obstacle] = {}
     for room in rooms:
-        obstacle = _obstacle(room, share, rules)
+        obstacle = _obstacle(room, share, rules, drained)
         if obstacle is None:
             fitting.append(room)
         else:
@@ -248,7 +252,9 @@ def _who_is_in_the_way(use: DeviceUse, over: list[str]) -> tuple[str, str]:
     return " and ".join(blame), "; ".join(who)
 
 
-def _obstacle(room: _Room, share: Share, rules: PlacementRules) -> _Obstacle | None:
+def _obstacle(
+    room: _Room, share: Share, rules: PlacementRules, drained: Collection[str]
+) -> _Obstacle | None:
     """Say why a device cannot take a share; None where it can."""
     device = room.device
     if is_excluded(device, rules.exclude):
@@ -257,6 +263,8 @@ def _obstacle(room: _Room, share: Share, rules: PlacementRules) -> _Obstacle | N
         )
     if device.lost:
         return _Obstacle("lost by its driver", lasting=True)
+    if device.uuid in drained or device.parent_uuid in drained:
+        return _Obstacle("out of service", "an organiser drained it", lasting=True)
     if room.exclusive:
         return _Obstacle("taken whole", "one lease has it alone")
     if share.is_exclusive and room.leases:

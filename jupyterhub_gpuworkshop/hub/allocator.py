@@ -79,6 +79,8 @@ class Allocator:
         self._refusals: dict[Key, Refusal] = {}
         self._uses: dict[str, DeviceUse] = {}
         self.inventory = Inventory(problem="nobody has looked for GPUs yet")
+        self.drained: frozenset[str] = frozenset()
+        """Devices that get no new lease, by UUID."""
         self.ledger: Ledger = store.load()
         gpus = workshop.gpus
         self._rules = PlacementRules(
@@ -94,6 +96,24 @@ class Allocator:
         if inventory is not None:
             self.inventory = inventory
         self._uses = {use.uuid: use for use in uses}
+
+    def drain(self, devices: Collection[str]) -> None:
+        """Give these devices, by UUID, no new lease, and all others again.
+
+        Leases that are there stand until their servers stop.
+        """
+        now = frozenset(devices)
+        for uuid_ in sorted(now - self.drained):
+            self._log.info("%s gets no new lease: out of service", self._name(uuid_))
+        for uuid_ in sorted(self.drained - now):
+            self._log.info("%s gets leases again: in service", self._name(uuid_))
+        self.drained = now
+
+    def _name(self, device: str) -> str:
+        for known in self.inventory.devices:
+            if known.uuid == device:
+                return f"GPU {known.label} ({device})"
+        return device
 
     def claim(
         self,
@@ -263,6 +283,7 @@ class Allocator:
             ledger=self.ledger,
             uses=uses,
             rules=self._rules,
+            drained=self.drained,
         )
 
     def _refused(

@@ -1,8 +1,9 @@
 """The hub's end of the link: the hub is the service's client.
 
 Owns the loop that sends leases, servers, refusals and events to the service every few
-seconds and at once on a change, and brings back inventory and observed use. It is
-never awaited inside a spawn; either side may be gone for a while and both go on.
+seconds and at once on a change, and brings back inventory, observed use, drained
+devices and notices. It is never awaited inside a spawn; either side may be gone for a
+while and both go on.
 """
 
 import asyncio
@@ -19,6 +20,8 @@ from jupyterhub_gpuworkshop.core.errors import LinkError
 from jupyterhub_gpuworkshop.core.wire import REPLY, REPORT, Reply, Report, ServerInfo
 
 from .allocator import Allocator
+from .banner import Banner
+from .drains import Drains
 
 _TIMEOUT_SECONDS = 5.0
 _COALESCE_SECONDS = 0.05
@@ -37,6 +40,8 @@ class HubLink:
         url: of the service's end.
         secret: shared with the service, made by `configure`.
         allocator: whose leases and events are sent.
+        banner: shows the notices that come back.
+        drains: keeps what devices are out of service.
         servers: returns the running servers.
         interval_seconds: between two reports when nothing changes.
         log: the hub's.
@@ -48,6 +53,8 @@ class HubLink:
         secret: str,
         *,
         allocator: Allocator,
+        banner: Banner,
+        drains: Drains,
         servers: Callable[[], tuple[ServerInfo, ...]],
         interval_seconds: float,
         log: "logging.Logger | logging.LoggerAdapter[Any]",
@@ -55,6 +62,8 @@ class HubLink:
         self._url = url
         self._secret = secret
         self._allocator = allocator
+        self._banner = banner
+        self._drains = drains
         self._servers = servers
         self._interval = interval_seconds
         self._log = log
@@ -97,6 +106,7 @@ class HubLink:
             servers=self._servers(),
             refusals=self._allocator.refusals,
             events=self._allocator.events,
+            seen=self._banner.seen,
         )
         request = HTTPRequest(
             self._url,
@@ -116,11 +126,14 @@ class HubLink:
         except (HTTPClientError, OSError, ValidationError) as error:
             text = f"the GPU service at {self._url} does not answer well: {error}"
             raise LinkError(text) from error
+        self._banner.told(report.seen)
         self._apply(reply)
 
     def _apply(self, reply: Reply) -> None:
         self._allocator.acknowledge(reply.acknowledged)
         self._allocator.observe(reply.inventory, reply.uses)
+        self._drains.hear(reply.drained)
+        self._banner.hear(reply.notices)
         self.has_looked = reply.inventory is not None
 
     def _heard(self) -> None:

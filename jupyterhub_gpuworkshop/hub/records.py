@@ -27,7 +27,7 @@ class ServerRecords:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -38,7 +38,7 @@ class ServerRecords:
             ) from error
 
     def _path(self, lease_id: str) -> Path:
-        return self._directory / lease_id
+        return self.directory / lease_id
 
     def writer(self, lease_id: str) -> Callable[[], None]:
         """Return a function for the child to call between fork and exec."""
@@ -81,6 +81,6 @@ class ServerRecords:
         Whatever else is in the folder stays: an organiser may have named one that
         holds other things.
         """
-        for path in self._directory.iterdir():
+        for path in self.directory.iterdir():
             if path.name not in lease_ids and _LEASE_ID.fullmatch(path.name):
                 path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """GpuRuntime: everything that one hub has once, however many spawners it has.
 
-Owns the composition (ledger, allocator, link, records, tokens) and the loops. It
-decides nothing about placement and nothing about how a lease is applied.
+Owns the composition (ledger, allocator, link, banner, records, tokens) and the loops.
+It decides nothing about placement and nothing about how a lease is applied.
 """
 
 import asyncio
@@ -21,7 +21,9 @@ from jupyterhub_gpuworkshop.machine.processes import boot_id
 from jupyterhub_gpuworkshop.workshop import Workshop
 
 from .allocator import Allocator
+from .banner import Banner
 from .database import default_ledger_url
+from .drains import Drains
 from .engines import Engines
 from .ledger import DurableLedger
 from .link import HubLink
@@ -154,6 +156,7 @@ class GpuRuntime(LoggingConfigurable):
             log=self.log,
             changed=self._changed,
         )
+        self.banner = Banner(changed=self._changed)
         self.engines = Engines(app)
         self.tokens = ServerTokens(app.db, self.log)
         self.reconciler = Reconciler(self)
@@ -168,6 +171,7 @@ class GpuRuntime(LoggingConfigurable):
             return
         self.tokens.revoke_earlier()
         if self.service_url:
+            self.banner.install(self.app, self.rules.service.name)
             self.link = HubLink(
                 url_path_join(
                     self.service_url,
@@ -178,6 +182,8 @@ class GpuRuntime(LoggingConfigurable):
                 ),
                 self.link_secret,
                 allocator=self.allocator,
+                banner=self.banner,
+                drains=Drains(self.records.directory, self.allocator, self.log),
                 servers=self.servers,
                 interval_seconds=self.report_seconds,
                 log=self.log,
@@ -307,6 +313,7 @@ class GpuRuntime(LoggingConfigurable):
                     uid=spawner.attendee_uid(),
                     engine=lease.engine,
                     engine_id=lease.engine_id,
+                    groups=tuple(sorted(group.name for group in spawner.user.groups)),
                 )
             )
         return tuple(found)

@@ -48,6 +48,7 @@ class Room:
     inventory: Inventory
     rules: PlacementRules = RULES
     ledger: Ledger = field(default_factory=Ledger)
+    drained: frozenset[str] = frozenset()
     count: int = 0
 
     def ask(
@@ -63,6 +64,7 @@ class Room:
             ledger=self.ledger,
             uses=uses or {},
             rules=self.rules,
+            drained=self.drained,
         )
 
     def arrive(
