@@ -13,16 +13,10 @@ class NoticeKind(str, Enum):
 
     KERNEL_IDLE = "kernel_idle"
     """An idle kernel's memory will be taken back."""
-    SERVER_IDLE = "server_idle"
-    """An idle server will be stopped, since somebody waits for its share."""
     OVER_SHARE = "over_share"
     """The processes of a server use more than its share."""
     KERNEL_TAKEN = "kernel_taken"
-    """A kernel was restarted, stopped or paused."""
-    RETURN_WAITS = "return_waits"
-    """A paused kernel's memory cannot come back yet."""
-    DEVICE_DRAINED = "device_drained"
-    """The server's GPU is out of service: a new start gets another."""
+    """A kernel was restarted or stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,7 @@
 """What the organiser decided about taking memory back, as values.
 
-Owns the words for what may be done and the numbers that say when. `workshop_sections`
-reads them from the workshop file; `reclaim`, `idle_servers` and `over_share` decide
-by them.
+Owns the words for what may be done and the numbers that say when. `workshop_reclaim`
+reads them from the workshop file; `reclaim` and `over_share` decide by them.
 """
 
 from collections.abc import Collection, Mapping
@@ -47,9 +46,6 @@ class IdleRules:
             attendee's groups that stands here counts.
         without_utilisation: whether kernel state and processor time suffice where the
             driver tells no utilisation at all.
-        server_after_seconds: idle that long, a server without GPU memory is stopped
-            when its share is needed.
-        pin_max_seconds: how long an attendee may pin a kernel.
         dry_run: only say what would be done.
         max_gap_seconds: readings further apart than this do not add up to a window.
     """
@@ -62,8 +58,6 @@ class IdleRules:
     action: Action = Action.RESTART
     group_actions: Mapping[str, Action] = field(default_factory=dict)
     without_utilisation: bool = False
-    server_after_seconds: float = 60 * 60
-    pin_max_seconds: float = 2 * 60 * 60
     dry_run: bool = False
     max_gap_seconds: float = 30.0
 
@@ -93,20 +87,3 @@ class OverShareRules:
 
     grace_seconds: float = 60.0
     action: OverShareAction = OverShareAction.IDLE_KERNELS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParkingRules:
-    """The organiser's rules, from the workshop file's `parking`.
-
-    Attributes:
-        margin_bytes: memory that must be free above what a parked kernel needs before
-            it comes back: a return that runs out of memory cannot be mended.
-        keep_free_host_bytes: host memory that parking leaves to everything else.
-        make_room_after_seconds: a kernel idle that long may be parked without notice
-            to make room for one whose owner has come back.
-    """
-
-    margin_bytes: int = 256 * MIB
-    keep_free_host_bytes: int = 4096 * MIB
-    make_room_after_seconds: float = 2 * 60
