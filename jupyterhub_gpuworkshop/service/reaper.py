@@ -171,6 +171,5 @@ def _announcement(watched: Watched, in_seconds: float) -> str:
     return (
         f"{name} has not been used for a while and holds "
         f"{format_size(watched.view.memory_bytes)} of GPU memory. In "
-        f"{format_duration(in_seconds)} {_WILL[action]}. To keep it, run a cell, or "
-        "pin it on the GPU page."
+        f"{format_duration(in_seconds)} {_WILL[action]}. To keep it, run a cell."
     )
