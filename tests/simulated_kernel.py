@@ -3,9 +3,9 @@
 import contextlib
 import json
 import os
-import select
 import subprocess
 from collections.abc import Mapping
+from multiprocessing.connection import wait
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -80,8 +80,8 @@ class SimulatedKernel:
     def receive(self) -> Any:
         """Wait for the value of the line that was sent."""
         assert self.process.stdout is not None
-        readable, _, _ = select.select([self.process.stdout], [], [], _PATIENCE_SECONDS)
-        assert readable, "the process does not answer"
+        answers = wait([self.process.stdout], _PATIENCE_SECONDS)
+        assert answers, "the process does not answer"
         reply = json.loads(self.process.stdout.readline())
         if "error" in reply:
             raise CellError(reply["error"], reply["classes"])

@@ -6,9 +6,9 @@ is sent; while its process is parked it answers none, for its GPU calls wait.
 
 import json
 import os
-import select
 import subprocess
 from collections.abc import Mapping
+from multiprocessing.connection import wait
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -138,8 +138,8 @@ class Kernel:
             self._process.stdin.flush()
         except BrokenPipeError:
             raise KernelError(f"Kernel {self.pid} has ended.") from None
-        waited = select.select([self._process.stdout], [], [], _PATIENCE_SECONDS)
-        line = self._process.stdout.readline() if waited[0] else ""
+        waited = wait([self._process.stdout], _PATIENCE_SECONDS)
+        line = self._process.stdout.readline() if waited else ""
         if not line:
             raise KernelError(f"Kernel {self.pid} gave no answer to {what!r}.")
         return json.loads(line)

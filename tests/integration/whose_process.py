@@ -45,6 +45,7 @@ def _explain(engine: str, engine_id: str, kernel_id: str) -> None:
     from jupyterhub_gpuworkshop.core.leases import Lease
     from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, ProcessUse
     from jupyterhub_gpuworkshop.core.wire import ServerInfo
+    from jupyterhub_gpuworkshop.machine.process_reader import ProcessReader
     from jupyterhub_gpuworkshop.machine.processes import read_processes
     from jupyterhub_gpuworkshop.service.host import _read_processes
 
@@ -73,7 +74,7 @@ def _explain(engine: str, engine_id: str, kernel_id: str) -> None:
     )
     found = attribute(
         [sample],
-        _read_processes((sample,), (server,)).facts,
+        _read_processes(ProcessReader(), (sample,), (server,)).facts,
         [server],
         [Lease(id="lease-ada", user="ada", server="", share="1/5", granted_at=0.0)],
         {("ada", ""): frozenset({kernel_id})},

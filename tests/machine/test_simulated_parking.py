@@ -1,10 +1,10 @@
 """Parking on simulated GPUs: what others, the source and the process itself see."""
 
 import os
-import select
 import sys
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -57,7 +57,7 @@ def parker(state_dir: Path) -> SimulatedParker:
 
 def waits(kernel: SimulatedKernel) -> bool:
     """Tell whether a kernel has nothing to answer yet."""
-    return not select.select([kernel.process.stdout], [], [], 0.1)[0]
+    return not wait([kernel.process.stdout], 0.1)
 
 
 def test_parked_memory_is_free_for_others_and_on_no_device(

@@ -7,13 +7,13 @@ is killed with its children when its `with` block ends. The program is
 
 import json
 import os
-import select
 import signal
 import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from multiprocessing.connection import wait
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -174,7 +174,7 @@ class Probe:
         deadline = time.monotonic() + self._limit_seconds
         while b"\n" not in self._buffer:
             left = deadline - time.monotonic()
-            if left <= 0 or not select.select([stdout], [], [], left)[0]:
+            if left <= 0 or not wait([stdout], left):
                 raise ProbeFailed(
                     f"`{self._doing}` had not answered after "
                     f"{self._limit_seconds:.0f} s. {self._told()}".rstrip()
