@@ -22,7 +22,7 @@ from jupyterhub_gpuworkshop.workshop_reading import (
     read_section,
     split_source,
 )
-from jupyterhub_gpuworkshop.workshop_reclaim import Idle, OverShare
+from jupyterhub_gpuworkshop.workshop_reclaim import Idle, OverShare, Parking
 from jupyterhub_gpuworkshop.workshop_sections import (
     ATTENDEES_PER_GPU,
     ON_HUB,
@@ -48,6 +48,7 @@ class Workshop(Section):
     shares: Shares = Shares()
     idle: Idle = Idle()
     over_share: OverShare = OverShare()
+    parking: Parking = Parking()
     monitor: Monitor = Monitor()
     service: ServiceSettings = ServiceSettings()
     kernels: Kernels = Kernels()

@@ -1,15 +1,15 @@
 """The sections of the workshop file about taking memory back.
 
-Owns the keys of `idle` and `over_share`, their defaults and limits, and the words that
-the reference prints for them.
+Owns the keys of `idle`, `over_share` and `parking`, their defaults and limits, and the
+words that the reference prints for them.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
 from jupyterhub_gpuworkshop.core.rules import Action, OverShareAction
-from jupyterhub_gpuworkshop.core.units import MIB, format_duration
+from jupyterhub_gpuworkshop.core.units import GIB, MIB, format_duration
 from jupyterhub_gpuworkshop.workshop_reading import (
     DURATION_WORDS,
     SIZE_WORDS,
@@ -22,9 +22,6 @@ from jupyterhub_gpuworkshop.workshop_reading import (
 from jupyterhub_gpuworkshop.workshop_sections import SOON, Section
 
 _NOTICE_SECONDS = 5 * 60.0
-
-Ending = Literal[Action.RESTART, Action.STOP_KERNEL]
-"""What the service carries out today; parking has its driver's side only."""
 
 
 class Idle(Section):
@@ -58,13 +55,15 @@ class Idle(Section):
         description="A kernel whose processes together use more CPU than this is not "
         f"idle. Share of one core, 0.0 to 1.0. Default: 0.05. {SOON}",
     )
-    action: Ending = Field(
+    action: Action = Field(
         default=Action.RESTART,
-        description="How an idle kernel is reclaimed. `restart`: the notebook stays "
-        "connected, its variables are gone. `stop_kernel`: the kernel ends. Default: "
-        f"restart. {SOON}",
+        description="How an idle kernel is reclaimed. `park`: its GPU memory goes to "
+        "host memory, its variables stay, and all is back when its owner runs a cell; "
+        "where that cannot be, `restart`. `restart`: the notebook stays connected, "
+        "its variables are gone. `stop_kernel`: the kernel ends. Default: restart. "
+        f"{SOON}",
     )
-    groups: dict[str, Ending] = Field(
+    groups: dict[str, Action] = Field(
         default={},
         description="Another `idle.action` for groups of the hub, one line `group: "
         "action` each. Who is in several has that of the one that stands first in the "
@@ -126,4 +125,26 @@ class OverShare(Section):
         "first, until the rest fits. `restart`: where no idle kernel is left, the "
         "largest busy one is restarted, and what it computes is lost. Default: "
         f"idle_kernels. {SOON}",
+    )
+
+
+class Parking(Section):
+    """How GPU memory goes to host memory and back (`idle.action: park`)."""
+
+    margin: Size = Field(
+        default=256 * MIB,
+        description="GPU memory that must be free beyond what a paused kernel needs "
+        "before it comes back; a return that runs out of memory loses the kernel. "
+        f"{SIZE_WORDS} 0 or more. Default: 256MiB. {SOON}",
+    )
+    keep_free_host_memory: Size = Field(
+        default=4 * GIB,
+        description="Host memory that parking leaves free for everything else. "
+        f"{SIZE_WORDS} 0 or more. Default: 4GiB. {SOON}",
+    )
+    make_room_after: Annotated[Duration, AfterValidator(lasting(1))] = Field(
+        default=120.0,
+        description="After how long an idle kernel may be paused, without notice, to "
+        "make room for a paused one whose owner has come back. "
+        f"{DURATION_WORDS} 1s to 366 d. Default: 2 min. {SOON}",
     )

@@ -167,7 +167,7 @@ def test_a_workshop_cannot_be_changed_and_hides_the_password_of_its_ledger() -> 
         ("idle.after", 0, "0s", "Write between 1s and 366 d"),
         ("idle.needed_after", "soon", "'soon'", "Write for example 90s"),
         ("idle.max_cpu", 2, "2", "at most 1"),
-        ("idle.action", "kill", "'kill'", "none of restart, stop_kernel"),
+        ("idle.action", "kill", "'kill'", "none of park, restart, stop_kernel"),
         ("idle.dry_run", None, "nothing", "take the line out"),
         ("monitor.interval", "0.1s", "0.1s", "Write between 0.5s and 10s"),
         ("monitor.interval", "1 min", "60s", "too long"),

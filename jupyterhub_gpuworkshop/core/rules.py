@@ -1,14 +1,14 @@
 """What the organiser decided about taking memory back, as values.
 
 Owns the words for what may be done and the numbers that say when. `workshop_reclaim`
-reads them from the workshop file; `reclaim` and `over_share` decide by them.
+reads them from the workshop file; `reclaim`, `over_share` and `returns` decide by them.
 """
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .units import MIB
+from .units import GIB, MIB
 
 
 class Action(str, Enum):
@@ -87,3 +87,19 @@ class OverShareRules:
 
     grace_seconds: float = 60.0
     action: OverShareAction = OverShareAction.IDLE_KERNELS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParkingRules:
+    """The organiser's rules, from the workshop file's `parking`.
+
+    Attributes:
+        margin_bytes: GPU memory that must be free beyond what a return needs.
+        keep_free_host_bytes: host memory that parking leaves for everything else.
+        make_room_after_seconds: how long a kernel must have been idle to be parked,
+            without notice, for one whose owner is back.
+    """
+
+    margin_bytes: int = 256 * MIB
+    keep_free_host_bytes: int = 4 * GIB
+    make_room_after_seconds: float = 120.0

@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 
 from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
-from jupyterhub_gpuworkshop.core.rules import IdleRules, OverShareRules
+from jupyterhub_gpuworkshop.core.rules import IdleRules, OverShareRules, ParkingRules
 from jupyterhub_gpuworkshop.workshop import Workshop
 from jupyterhub_gpuworkshop.workshop_reading import split_source
 
@@ -70,8 +70,8 @@ class Rules:
         else:
             self.problem = ""
             self._log.info(
-                "The workshop file was read again: `idle` and `over_share` are as it "
-                "says now, and the rest takes a restart of hub and service"
+                "The workshop file was read again: `idle`, `over_share` and `parking` "
+                "are as it says now, and the rest takes a restart of hub and service"
             )
 
     def idle(self) -> IdleRules:
@@ -95,6 +95,15 @@ class Rules:
         """Return the rules of the watchdog that are in force."""
         over_share = self.workshop.over_share
         return OverShareRules(grace_seconds=over_share.grace, action=over_share.action)
+
+    def parking(self) -> ParkingRules:
+        """Return the rules of parking that are in force."""
+        parking = self.workshop.parking
+        return ParkingRules(
+            margin_bytes=parking.margin,
+            keep_free_host_bytes=parking.keep_free_host_memory,
+            make_room_after_seconds=parking.make_room_after,
+        )
 
 
 def _stamp(path: Path) -> _Stamp | None:
