@@ -7,7 +7,7 @@ or missing there. All waiting is in simulated time.
 import asyncio
 import datetime
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from jupyterhub_gpuworkshop.core.attribution import worth_describing
 from jupyterhub_gpuworkshop.core.errors import ServerError
@@ -133,6 +133,19 @@ class Machine:
             for server in self._room.running(at)
             for facts, _ in _tree(server, at)
         )
+
+    async def cpu_seconds(self, processes: Collection[ProcessId]) -> float | None:
+        """Return the processor time that these have used; None where one has ended."""
+        at = self._clock()
+        self._room.advance(at)
+        used = {
+            facts.process: facts.cpu_seconds
+            for server in self._room.running(at)
+            for facts, _ in _tree(server, at)
+        }
+        if not used.keys() >= set(processes):
+            return None
+        return sum(used[process] for process in processes)
 
 
 def _tree(server: LiveServer, at: float) -> Iterable[tuple[ProcessFacts, str]]:

@@ -20,6 +20,7 @@ from jupyterhub_gpuworkshop.service.notices import Notices
 from jupyterhub_gpuworkshop.service.reaper import Reaper
 from jupyterhub_gpuworkshop.service.rules import Rules
 from jupyterhub_gpuworkshop.service.servers import Servers
+from jupyterhub_gpuworkshop.service.telling import Teller
 
 from .driver import Clock, Driver
 from .edges import EPOCH_SECONDS, LiveServers, Machine, info_of, lease_of
@@ -83,10 +84,10 @@ class _Service:
             self.monitor,
             host,
             servers,
-            self.history,
+            Teller(self.monitor.notices, self.history, wall=self._wall),
+            rules,
             is_at_rest=live_servers.is_at_rest,
             clock=clock,
-            wall=self._wall,
         )
         self.reaper = Reaper(self.monitor, self.actor, rules, clock=clock)
 

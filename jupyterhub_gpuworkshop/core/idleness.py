@@ -150,19 +150,33 @@ def _interruption(
     return ""
 
 
-def _cpu(previous: KernelReading | None, reading: KernelReading) -> float | None:
-    """Return the processor time between two readings, as a part of one core."""
-    if (
-        previous is None
-        or previous.cpu_seconds is None
-        or reading.cpu_seconds is None
-        or not reading.at > previous.at
-    ):
+def cpu_between(
+    before_seconds: float | None, after_seconds: float | None, elapsed_seconds: float
+) -> float | None:
+    """Return the processor time used between two readings, as a part of one core.
+
+    Args:
+        before_seconds: what had been used at the first; None where unknown.
+        after_seconds: what had been used at the second.
+        elapsed_seconds: from the first to the second.
+
+    Returns:
+        None where it is unknown: a process has ended, or a clock went back.
+    """
+    if before_seconds is None or after_seconds is None or not elapsed_seconds > 0:
         return None
-    used_seconds = reading.cpu_seconds - previous.cpu_seconds
+    used_seconds = after_seconds - before_seconds
     if not used_seconds >= 0:
         return None
-    return max(0.0, used_seconds - _CLOCK_GRAIN_SECONDS) / (reading.at - previous.at)
+    return max(0.0, used_seconds - _CLOCK_GRAIN_SECONDS) / elapsed_seconds
+
+
+def _cpu(previous: KernelReading | None, reading: KernelReading) -> float | None:
+    if previous is None:
+        return None
+    return cpu_between(
+        previous.cpu_seconds, reading.cpu_seconds, reading.at - previous.at
+    )
 
 
 def _cpu_signal(cpu: float | None, rules: IdleRules) -> str:

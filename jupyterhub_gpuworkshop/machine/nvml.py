@@ -111,6 +111,26 @@ class NvmlSource:
             raise SourceLost(self._all_lost())
         return tuple(samples)
 
+    def free_bytes(self) -> dict[str, int]:
+        """Return what an allocation could get on each device; moves no utilisation.
+
+        Raises:
+            SourceUnavailable: there is no driver to talk to.
+            SourceLost: the driver went away.
+        """
+        if not self._readers:
+            self.inventory()
+        free: dict[str, int] = {}
+        with nvml.source_errors():
+            for uuid, reader in self._readers.items():
+                try:
+                    free[uuid] = reader.free_bytes()
+                except NVMLError as error:
+                    # A device that is not in it cannot be read: `sample` says why.
+                    if nvml.is_about_all(error):
+                        raise
+        return free
+
     def close(self) -> None:
         """Let go of the driver. The next call starts again."""
         self._readers.clear()
@@ -249,6 +269,14 @@ class _Reader:
             processes=_uses(listing, at_work),
             problem=" ".join(p for p in (*problems, listing.problem) if p),
         )
+
+    def free_bytes(self) -> int:
+        """Return what an allocation could get.
+
+        Raises:
+            NVMLError: it cannot be read.
+        """
+        return nvml.memory(self._handle).free
 
     def _work(
         self,

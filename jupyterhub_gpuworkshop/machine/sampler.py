@@ -15,7 +15,7 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -39,6 +39,7 @@ class Asked(str, Enum):
 
     INVENTORY = "inventory"
     SAMPLE = "sample"
+    FREE = "free"
 
 
 class Trouble(str, Enum):
@@ -73,13 +74,15 @@ class Answer:
         number: of the request; 0 where nothing was asked.
         inventory: what exists, if that was asked.
         samples: one reading of each device that answers, if those were asked.
-        trouble: why there is neither.
+        free_bytes: what is free on each device, by UUID, if that was asked.
+        trouble: why there is nothing.
         problem: the same in a sentence.
     """
 
     number: int
     inventory: Inventory | None = None
     samples: tuple[DeviceSample, ...] = field(default=())
+    free_bytes: Mapping[str, int] = field(default_factory=dict)
     trouble: Trouble | None = None
     problem: str = ""
 
@@ -125,6 +128,8 @@ class _Server:
                 )
             if request.asked is Asked.INVENTORY:
                 return Answer(number=number, inventory=self._source.inventory())
+            if request.asked is Asked.FREE:
+                return Answer(number=number, free_bytes=self._source.free_bytes())
             return Answer(number=number, samples=self._source.sample())
         except SourceUnavailable as error:
             trouble, problem = Trouble.UNAVAILABLE, str(error)

@@ -134,12 +134,7 @@ class SimulatedSource:
         """
         devices = read_devices(self._state_dir)
         now = self._clock()
-        try:
-            records = list(read_records(self._state_dir))
-        except OSError as error:
-            raise SourceUnavailable(
-                f"Cannot read the simulated GPUs in {self._state_dir}: {error}"
-            ) from error
+        records = self._records()
         busy = {
             (record.name, device.uuid): record.busy_seconds(device.uuid, now)
             for device in devices
@@ -153,6 +148,26 @@ class SimulatedSource:
         )
         self._busy, self._sampled_at = busy, now
         return samples
+
+    def free_bytes(self) -> dict[str, int]:
+        """Return what an allocation could get on each device; moves no utilisation.
+
+        Raises:
+            SourceUnavailable: the folder is not there, or cannot be read.
+        """
+        records = self._records()
+        return {
+            device.uuid: _sample_device(device, records, None).memory_free_bytes
+            for device in read_devices(self._state_dir)
+        }
+
+    def _records(self) -> "list[Record]":
+        try:
+            return list(read_records(self._state_dir))
+        except OSError as error:
+            raise SourceUnavailable(
+                f"Cannot read the simulated GPUs in {self._state_dir}: {error}"
+            ) from error
 
     def close(self) -> None:
         """Forget the previous sample."""

@@ -39,6 +39,17 @@ class DeviceSource(Protocol):
             SourceLost: the driver went away.
         """
 
+    def free_bytes(self) -> dict[str, int]:
+        """Return what an allocation could get on each device, by UUID.
+
+        It moves nothing: the next sample's utilisation covers the time since the last
+        sample, as if this had not been asked.
+
+        Raises:
+            SourceUnavailable: there is nothing to read from.
+            SourceLost: the driver went away.
+        """
+
     def close(self) -> None:
         """Let go of the driver. The next call starts again."""
 

@@ -41,6 +41,7 @@ from .reaper import Reaper
 from .rules import Rules
 from .sampler import ChildSampler, sampler_command
 from .servers import Servers
+from .telling import Teller
 from .watchdog import Watchdog
 
 _HISTORY_FILE = "history.sqlite"
@@ -296,7 +297,11 @@ class GpuService(Application):
             why_not_act=self.only_one.why_not,
         )
         self.actor = Actor(
-            self.monitor, host, self.servers, self.history, leave_note=self.notes.add
+            self.monitor,
+            host,
+            self.servers,
+            Teller(self.monitor.notices, self.history, leave_note=self.notes.add),
+            self.rules,
         )
         self.reaper = Reaper(
             self.monitor, self.actor, self.rules, why_not_act=self.only_one.why_not

@@ -10,7 +10,7 @@ import functools
 import logging
 import pwd
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from jupyterhub_gpuworkshop.core.attribution import worth_describing
@@ -24,7 +24,7 @@ from jupyterhub_gpuworkshop.core.errors import (
 from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, ProcessFacts, ProcessId
 from jupyterhub_gpuworkshop.core.wire import ServerInfo
 from jupyterhub_gpuworkshop.machine.process_reader import ProcessReader
-from jupyterhub_gpuworkshop.machine.processes import is_alive
+from jupyterhub_gpuworkshop.machine.processes import is_alive, read_process
 
 from .loops import OneThread
 from .sampler import Sampler
@@ -89,6 +89,21 @@ class Gpus:
             _LOG.info("The GPUs can be read again")
         self._failures = 0
         return samples
+
+    async def free_bytes(self) -> Mapping[str, int]:
+        """Return what an allocation could get on each device that can be read, now.
+
+        Raises:
+            SourceError: the devices cannot be read now.
+            CallHangs: the driver has not come back.
+        """
+        if self._clock() < self._retry_at:
+            raise SourceUnavailable(self._problem)
+        try:
+            return await self._sampler.free_bytes()
+        except SourceLost:
+            await self._sampler.close()
+            raise
 
     async def close(self) -> None:
         """Let go of the driver, whether it answers or not."""
@@ -173,6 +188,16 @@ class Host:
             self._timeout_seconds,
         )
 
+    async def cpu_seconds(self, processes: Collection[ProcessId]) -> float | None:
+        """Return the processor time that these have used; None where one has ended.
+
+        Raises:
+            CallHangs: /proc has not come back.
+        """
+        return await self._thread.call(
+            lambda: _cpu_seconds(processes), self._timeout_seconds
+        )
+
 
 def _read_processes(
     reader: ProcessReader,
@@ -190,6 +215,16 @@ def _read_processes(
         if use.pid in facts
     }
     return Processes(facts=facts, user_names={uid: _user_name(uid) for uid in uids})
+
+
+def _cpu_seconds(processes: Collection[ProcessId]) -> float | None:
+    total = 0.0
+    for process in processes:
+        facts = read_process(process.pid, with_details=False)
+        if facts is None or facts.process != process:
+            return None
+        total += facts.cpu_seconds
+    return total
 
 
 @functools.lru_cache(maxsize=1024)

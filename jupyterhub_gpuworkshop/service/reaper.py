@@ -15,9 +15,10 @@ from jupyterhub_gpuworkshop.core.rules import Action
 from jupyterhub_gpuworkshop.core.units import format_duration, format_size
 from jupyterhub_gpuworkshop.core.wire import EventKind
 
-from .acting import Actor, Taking
+from .acting import Actor
 from .monitor import Monitor
 from .rules import Rules
+from .taking import Taking
 from .watching import Watched, subject_of
 
 _LOG = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ class Reaper:
                 text=_announcement(watched, in_seconds),
                 acts_in_seconds=in_seconds,
             )
-            await self._actor.record(
+            await self._actor.teller.record(
                 EventKind.NOTICE_GIVEN, taking_of(owner, watched), decision.reason
             )
 
@@ -135,7 +136,7 @@ class Reaper:
         if since is None or owner in self._said:
             return
         self._said[owner] = since
-        await self._actor.record(
+        await self._actor.teller.record(
             EventKind.RECLAIM_WOULD, taking_of(owner, watched), watched.decision.reason
         )
 

@@ -12,7 +12,7 @@ import logging
 import signal
 import sys
 from asyncio import SubprocessTransport, WriteTransport
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -60,6 +60,15 @@ class Sampler(Protocol):
 
     async def sample(self) -> tuple[DeviceSample, ...]:
         """Return one reading of each device that answers, as `DeviceSource.sample`.
+
+        Raises:
+            SourceUnavailable: there is nothing to read from.
+            SourceLost: what is read from went away; `close`, then call again.
+            CallHangs: the driver has not come back in time.
+        """
+
+    async def free_bytes(self) -> Mapping[str, int]:
+        """Return what is free on each device, as `DeviceSource.free_bytes`.
 
         Raises:
             SourceUnavailable: there is nothing to read from.
@@ -119,6 +128,10 @@ class ChildSampler:
     async def sample(self) -> tuple[DeviceSample, ...]:
         """Return one reading of each device that answers."""
         return (await self._ask(Asked.SAMPLE)).samples
+
+    async def free_bytes(self) -> Mapping[str, int]:
+        """Return what is free on each device."""
+        return (await self._ask(Asked.FREE)).free_bytes
 
     async def close(self) -> None:
         """Kill the child, and see it end, which it does but in a call that hangs."""
@@ -348,6 +361,12 @@ class InThread:
         """Return one reading of each device that answers."""
         return await self._thread.call(
             lambda: self._opened().sample(), self._timeout_seconds
+        )
+
+    async def free_bytes(self) -> Mapping[str, int]:
+        """Return what is free on each device."""
+        return await self._thread.call(
+            lambda: self._opened().free_bytes(), self._timeout_seconds
         )
 
     async def close(self) -> None:

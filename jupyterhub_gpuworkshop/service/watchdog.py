@@ -22,11 +22,12 @@ from jupyterhub_gpuworkshop.core.rules import Action
 from jupyterhub_gpuworkshop.core.units import format_duration
 from jupyterhub_gpuworkshop.core.wire import Event, EventKind
 
-from .acting import Actor, Taking
+from .acting import Actor
 from .history import History
 from .monitor import Monitor
 from .notices import Subject
 from .rules import Rules
+from .taking import Taking
 from .watching import Watched
 
 _LOG = logging.getLogger(__name__)

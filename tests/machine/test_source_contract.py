@@ -214,3 +214,16 @@ def test_nothing_to_read_from_is_said_and_passes_when_it_is_back(
     machine.bring_back()
     assert machine.source.inventory().devices == devices
     assert len(machine.source.sample()) == 2
+
+
+def test_free_memory_is_that_of_a_sample_and_moves_no_utilisation(
+    machine: Machine,
+) -> None:
+    source = machine.source
+    source.sample()
+    device = source.inventory().devices[1]
+    machine.hold(device.uuid, 2 * GIB)
+    free = source.free_bytes()
+    samples = by_uuid(source)
+    assert free == {uuid: x.memory_free_bytes for uuid, x in samples.items()}
+    assert samples[device.uuid].utilisation is not None

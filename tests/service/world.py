@@ -17,6 +17,7 @@ from jupyterhub_gpuworkshop.service.reaper import Reaper
 from jupyterhub_gpuworkshop.service.rules import Rules
 from jupyterhub_gpuworkshop.service.sampler import InThread
 from jupyterhub_gpuworkshop.service.servers import Servers
+from jupyterhub_gpuworkshop.service.telling import Teller
 
 from .attendee_server import AttendeeServer
 
@@ -79,9 +80,13 @@ class World:
             self.monitor,
             host,
             self.servers,
-            self.history,
+            Teller(
+                self.monitor.notices,
+                self.history,
+                leave_note=lambda server, kernel_id, text: self.notes.append(text),
+            ),
+            self.rules,
             is_at_rest=self.is_at_rest,
-            leave_note=lambda server, kernel_id, text: self.notes.append(text),
             clock=self.clock,
         )
         self.reaper = Reaper(self.monitor, self.actor, self.rules, clock=self.clock)
