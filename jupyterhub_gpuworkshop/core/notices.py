@@ -16,7 +16,9 @@ class NoticeKind(str, Enum):
     OVER_SHARE = "over_share"
     """The processes of a server use more than its share."""
     KERNEL_TAKEN = "kernel_taken"
-    """A kernel was restarted or stopped."""
+    """A kernel was paused, restarted or stopped."""
+    RETURN_WAITS = "return_waits"
+    """A paused kernel is to come back, and its memory is not free yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

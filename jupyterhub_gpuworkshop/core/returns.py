@@ -7,7 +7,7 @@ their owners came back, and only with more memory free than is needed.
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
@@ -71,7 +71,7 @@ def who_returns(
 
 
 def who_makes_room(
-    waiting: Waiting[K],
+    waiting: Waiting[Any],
     free_bytes: Mapping[str, int],
     candidates: Sequence[Candidate[K]],
     margin_bytes: int,

@@ -67,6 +67,11 @@ class IdleRules:
             return min(self.after_seconds, self.needed_after_seconds)
         return self.after_seconds
 
+    @property
+    def may_park(self) -> bool:
+        """Whether anybody's kernels are to be parked."""
+        return Action.PARK in (self.action, *self.group_actions.values())
+
     def action_for(self, groups: Collection[str]) -> Action:
         """Return what is done to the kernels of an attendee in these groups."""
         for group, action in self.group_actions.items():

@@ -32,6 +32,12 @@ class EventKind(str, Enum):
     RECLAIM_FAILED = "reclaim_failed"
     RECLAIM_WOULD = "reclaim_would"
     """`idle.dry_run`: what would have been reclaimed."""
+    KERNEL_RETURNED = "kernel_returned"
+    """A parked kernel has its GPU memory back."""
+    RETURN_WAITS = "return_waits"
+    """A parked kernel is to come back, and its memory is not free yet."""
+    KERNEL_LOST = "kernel_lost"
+    """A kernel's memory could not be moved, and it was restarted."""
     OVER_SHARE = "over_share"
     """An attendee is told that processes use more than the share."""
 

@@ -168,12 +168,6 @@ class Actor:
             if not parked.why_not:
                 return Done(action=action, window_seconds=parked.window_seconds)
             action, instead = Action.RESTART, f" Not paused: {parked.why_not}"
-            if parked.is_broken:
-                # Whatever it does now waits for a GPU that does not come back.
-                await self._servers.restart(
-                    taking.watched.server, taking.owner.kernel_id
-                )
-                return Done(action=action, instead=instead)
             if not taking.or_restart:
                 await self._give_up(taking, instead.strip())
                 return None

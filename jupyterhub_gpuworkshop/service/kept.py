@@ -59,6 +59,8 @@ class ParkedKernel:
         memory_bytes: what they held, by device UUID.
         parked_at: wall-clock seconds since the epoch.
         last_activity: in its server's words: another one says that its owner is back.
+        is_broken: it is stuck for good, which the driver does not say (it calls such a
+            process parked), and is to be restarted.
     """
 
     lease_id: str
@@ -71,6 +73,7 @@ class ParkedKernel:
     memory_bytes: Mapping[str, int]
     parked_at: float
     last_activity: str
+    is_broken: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

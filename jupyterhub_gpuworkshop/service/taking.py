@@ -47,18 +47,16 @@ class Taking:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parked:
-    """What came of parking a kernel; all empty where it is parked.
+    """What came of parking a kernel; both empty where it is parked.
 
     Attributes:
-        change: what the last look has shown, so that it was left alone.
-        why_not: why it is not parked, in a sentence.
-        is_broken: it is stuck for good, or has ended.
+        change: why it is to be left alone, in a sentence.
+        why_not: why it is not parked, and runs as before, in a sentence.
         window_seconds: from the last look to the act.
     """
 
     change: str = ""
     why_not: str = ""
-    is_broken: bool = False
     window_seconds: float = 0.0
 
 

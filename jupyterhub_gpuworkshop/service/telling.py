@@ -15,6 +15,7 @@ from jupyterhub_gpuworkshop.core.units import format_size
 from jupyterhub_gpuworkshop.core.wire import Event, EventKind, ServerInfo
 
 from .history import History
+from .kept import ParkedKernel
 from .notices import Notices
 from .taking import Done, Taking
 from .watching import subject_of
@@ -149,5 +150,43 @@ class Teller:
                 devices=tuple(devices),
                 reason=reason,
                 details=details,
+            )
+        )
+
+    async def record_parked(
+        self,
+        kind: EventKind,
+        record: ParkedKernel,
+        reason: str,
+        **more: str | int | float | bool | None,
+    ) -> None:
+        """Name attendee, device and reason of what became of a parked kernel."""
+        memory_bytes = sum(record.memory_bytes.values())
+        _LOG.log(
+            logging.WARNING if kind is EventKind.KERNEL_LOST else logging.INFO,
+            "%s: kernel %s of %s on %s, %s: %s",
+            kind.value,
+            record.kernel_id,
+            record.user,
+            ", ".join(record.memory_bytes),
+            format_size(memory_bytes),
+            reason,
+        )
+        await self._history.add(
+            Event(
+                at=self._wall(),
+                kind=kind,
+                user=record.user,
+                server=record.server,
+                devices=tuple(record.memory_bytes),
+                reason=reason,
+                details={
+                    "kernel_id": record.kernel_id,
+                    "lease_id": record.lease_id,
+                    "notebook": record.notebook,
+                    "memory_bytes": memory_bytes,
+                    "parked_at": record.parked_at,
+                    **more,
+                },
             )
         )

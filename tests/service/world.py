@@ -11,6 +11,7 @@ from jupyterhub_gpuworkshop.machine.simulated import SimulatedSource, create_dev
 from jupyterhub_gpuworkshop.service.acting import Actor
 from jupyterhub_gpuworkshop.service.history import History
 from jupyterhub_gpuworkshop.service.host import Gpus, Host
+from jupyterhub_gpuworkshop.service.kept import STATE_FILE, Kept
 from jupyterhub_gpuworkshop.service.link import Link
 from jupyterhub_gpuworkshop.service.monitor import Monitor
 from jupyterhub_gpuworkshop.service.reaper import Reaper
@@ -60,20 +61,23 @@ class World:
         self.rules = Rules(json.dumps(rules), LOG)
         self.history = History(folder / "history.sqlite")
         self.servers = Servers(30)
+        self.kept = Kept(folder / STATE_FILE)
         self.link = Link(5, self.clock)
-        host = Host()
+        host = self.host = Host()
+        self.gpus = Gpus(
+            "simulated",
+            InThread(lambda: source or SimulatedSource(self.simulation)),
+            pause_seconds=5,
+            clock=self.clock,
+        )
         self.monitor = Monitor(
-            Gpus(
-                "simulated",
-                InThread(lambda: source or SimulatedSource(self.simulation)),
-                pause_seconds=5,
-                clock=self.clock,
-            ),
+            self.gpus,
             host,
             self.servers,
             self.link,
             self.rules,
             self.history,
+            kept=self.kept,
             clock=self.clock,
         )
         self.actor = Actor(
@@ -127,6 +131,7 @@ class World:
     async def open(self):
         """Begin."""
         await self.history.open()
+        await self.kept.open()
         return self
 
     async def look(self, seconds=5.0, times=1):

@@ -1,0 +1,247 @@
+"""Parking: which kernels are parked, and how one becomes it.
+
+Owns the record of every parked kernel, on disk before anything moves: who takes the
+service up again after a kill must know whom to bring back. Who is to be parked is
+`core.reclaim`'s to say, and who comes back and when is `returning`'s.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from jupyterhub_gpuworkshop.core.attribution import Owner
+from jupyterhub_gpuworkshop.core.devices import Inventory
+from jupyterhub_gpuworkshop.core.errors import CallHangs, ParkError
+from jupyterhub_gpuworkshop.core.snapshot import Holder, ProcessId
+from jupyterhub_gpuworkshop.machine.host_room import why_no_room
+from jupyterhub_gpuworkshop.machine.parking import ParkState
+from jupyterhub_gpuworkshop.machine.processes import boot_id
+
+from .kept import Kept, KeptState, ParkedKernel
+from .moving import Mover, Turn
+from .rules import Rules
+from .taking import Check, Parked, Taking
+
+_LOG = logging.getLogger(__name__)
+_ASK_AGAIN_SECONDS = 60.0
+_NOT_ASKED = "whether anything can be parked here is not known yet."
+
+Key = tuple[str, str]
+"""(lease id, kernel id) of a parked kernel."""
+
+
+def key_of(kernel: ParkedKernel) -> Key:
+    """Return what a record is known by."""
+    return (kernel.lease_id, kernel.kernel_id)
+
+
+class Parking:
+    """Parks kernels, and knows which are parked.
+
+    Args:
+        mover: moves the memory.
+        kept: where the records are.
+        rules: the organiser's.
+        inventory: what devices exist.
+        clock: monotonic seconds.
+        wall: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        mover: Mover,
+        kept: Kept,
+        rules: Rules,
+        inventory: Callable[[], Inventory | None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._mover = mover
+        self._kept = kept
+        self._rules = rules
+        self._inventory = inventory
+        self._clock = clock
+        self._wall = wall
+        self._unavailable = _NOT_ASKED
+        self._asked_at = float("-inf")
+        self._unparkable: Mapping[str, str] = {}
+        self._on_the_way = 0
+
+    @property
+    def parked(self) -> tuple[ParkedKernel, ...]:
+        """All records, of kernels on their way too."""
+        return self._kept.state.parked
+
+    def of(self, owner: Owner) -> ParkedKernel | None:
+        """Return the record of a kernel, or None."""
+        key = (owner.lease_id, owner.kernel_id)
+        return next((x for x in self.parked if key_of(x) == key), None)
+
+    def why_not(self, owner: Owner, holders: tuple[Holder, ...]) -> str:
+        """Return why a kernel cannot be parked, in a sentence; empty if it can.
+
+        Room in host RAM is looked at right before it is done.
+        """
+        if self._unavailable:
+            return self._unavailable
+        for holder in holders:
+            if why := self._unparkable.get(holder.device, ""):
+                return why
+        if any(holder.memory_bytes is None for holder in holders):
+            return "how much memory its processes hold is not known."
+        return ""
+
+    async def refresh(self) -> None:
+        """Ask what can be parked, now and then and where anybody wants to know."""
+        idle = self._rules.idle()
+        wanted = self.parked or idle.may_park
+        if not wanted or self._clock() - self._asked_at < _ASK_AGAIN_SECONDS:
+            return
+        self._asked_at = self._clock()
+        inventory = self._inventory() or Inventory()
+        parker, before = self._mover.parker, self._unavailable
+        try:
+            self._unavailable = await self._mover.ask(parker.unavailable)
+            if not self._unavailable:
+                self._unparkable = await self._mover.ask(
+                    lambda: {x.uuid: parker.cannot_park(x) for x in inventory.devices}
+                )
+        except CallHangs as error:
+            self._unavailable = str(error)
+        if self._unavailable and self._unavailable != before and idle.may_park:
+            _LOG.warning(
+                "Nothing can be parked; idle kernels are restarted instead: %s",
+                self._unavailable,
+            )
+
+    async def park(self, taking: Taking, check: Check) -> Parked:
+        """Park a kernel, looking at it one last time right before.
+
+        Args:
+            taking: the kernel.
+            check: the last look.
+        """
+        held = held_by_process(taking.watched.holders)
+        devices = {holder.device for holder in taking.watched.holders}
+        if why_not := self.why_not(taking.owner, taking.watched.holders):
+            return Parked(why_not=why_not)
+        needed_bytes = taking.watched.memory_on()
+        async with self._mover.turn(devices) as turn:
+            try:
+                if why_not := await self._why_no_room(turn, held, needed_bytes):
+                    return Parked(why_not=why_not)
+                checked = await check()
+                if checked.change:
+                    return Parked(change=checked.change)
+                record = self._record(taking, held)
+                if record is None:
+                    return Parked(change="its last reading is gone")
+                if not await self._kept.change(lambda state: _with(state, record)):
+                    await self.drop(key_of(record))
+                    return Parked(
+                        why_not="what is parked could not be written down, and would "
+                        f"be lost with this service. {self._kept.problem}".strip()
+                    )
+                window_seconds = checked.window_seconds()
+                self._on_the_way += needed_bytes
+                try:
+                    result = await self._move(turn, record, held)
+                finally:
+                    self._on_the_way -= needed_bytes
+            except CallHangs as error:
+                # What has begun may go on: whoever brings kernels back looks at it.
+                return Parked(change=str(error))
+        return replace(result, window_seconds=window_seconds)
+
+    async def put(self, record: ParkedKernel) -> None:
+        """Write a record down, in place of an earlier one."""
+        await self._kept.change(lambda state: _with(state, record))
+
+    async def drop(self, key: Key) -> None:
+        """Forget a record: the kernel runs, or it has ended."""
+        await self._kept.change(lambda state: _without(state, key))
+
+    async def _why_no_room(
+        self, turn: Turn, held: Mapping[ProcessId, int], needed_bytes: int
+    ) -> str:
+        keep_free_bytes = self._rules.parking().keep_free_host_bytes
+        for process in held:
+            room = await turn.room(process)
+            # What others on their way will take is still said to be available.
+            why = why_no_room(needed_bytes, room, keep_free_bytes + self._on_the_way)
+            if why:
+                return why
+        return ""
+
+    def _record(
+        self, taking: Taking, held: Mapping[ProcessId, int]
+    ) -> ParkedKernel | None:
+        reading, owner = taking.watched.watch.reading, taking.owner
+        if reading is None:
+            return None
+        by_device: dict[str, int] = {}
+        for holder in taking.watched.holders:
+            before = by_device.get(holder.device, 0)
+            by_device[holder.device] = before + (holder.memory_bytes or 0)
+        return ParkedKernel(
+            lease_id=owner.lease_id,
+            user=owner.user,
+            server=owner.server,
+            kernel_id=owner.kernel_id,
+            notebook=taking.watched.view.notebook,
+            processes=tuple(held),
+            boot_id=boot_id(),
+            memory_bytes=by_device,
+            parked_at=self._wall(),
+            last_activity=reading.last_activity,
+        )
+
+    async def _move(
+        self, turn: Turn, record: ParkedKernel, held: Mapping[ProcessId, int]
+    ) -> Parked:
+        """Park one process after the other, or none of them."""
+        try:
+            for process, memory_bytes in held.items():
+                await turn.park(process, memory_bytes)
+        except ParkError as error:
+            if error.broken:
+                await self.put(replace(record, is_broken=True))
+                return Parked(change=f"it is stuck, and is restarted: {error}")
+            if await self._is_undone(turn, held):
+                await self.drop(key_of(record))
+                return Parked(why_not=str(error))
+            # At once, and in its turn: no activity is the same as none.
+            await self.put(replace(record, last_activity=""))
+            return Parked(change=f"it was parked by half, and is brought back: {error}")
+        return Parked()
+
+    async def _is_undone(self, turn: Turn, held: Mapping[ProcessId, int]) -> bool:
+        """Bring back what was parked; its memory was free a moment ago."""
+        try:
+            for process, memory_bytes in held.items():
+                if await turn.state(process) is not ParkState.RUNNING:
+                    await turn.unpark(process, memory_bytes)
+        except ParkError as error:
+            _LOG.error("A kernel that was parked by half did not come back: %s", error)
+            return False
+        return True
+
+
+def held_by_process(holders: tuple[Holder, ...]) -> dict[ProcessId, int]:
+    """Return what each process holds, on all devices together."""
+    held: dict[ProcessId, int] = {}
+    for holder in holders:
+        held[holder.process] = held.get(holder.process, 0) + (holder.memory_bytes or 0)
+    return held
+
+
+def _with(state: KeptState, record: ParkedKernel) -> KeptState:
+    others = _without(state, key_of(record)).parked
+    return replace(state, parked=(*others, record))
+
+
+def _without(state: KeptState, key: Key) -> KeptState:
+    parked = tuple(x for x in state.parked if key_of(x) != key)
+    return replace(state, parked=parked)
