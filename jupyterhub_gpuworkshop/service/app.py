@@ -15,27 +15,23 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-from jupyterhub.services.auth import HubOAuth, HubOAuthCallbackHandler
 from tornado.httpserver import HTTPServer
-from tornado.web import Application as WebApplication
-from tornado.web import StaticFileHandler
 from traitlets import Bool, Float, Integer, Unicode, default, validate
 from traitlets.config import Application, catch_config_error
 
-from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError, WorkshopFileError
+from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError
 from jupyterhub_gpuworkshop.machine.limits import CgroupLimits
 
 from .acting import Actor
-from .api import EventsHandler, HealthHandler, SnapshotHandler
+from .credentials import read_secret
 from .history import History
 from .host import Gpus, Host
 from .kernel_notes import KernelNotes
 from .limits import HardCaps
-from .link import Link, LinkHandler
+from .link import Link
 from .loops import forever
 from .monitor import Monitor
 from .only_one import OnlyOne
-from .page import STATIC_FOLDER, PageHandler
 from .process import allow_many_connections, exit_whatever_happens
 from .reaper import Reaper
 from .rules import Rules
@@ -43,11 +39,11 @@ from .sampler import ChildSampler, sampler_command
 from .servers import Servers
 from .telling import Teller
 from .watchdog import Watchdog
+from .web import web_application
 
 _HISTORY_FILE = "history.sqlite"
 _MAX_BODY_BYTES = 64 * 1024
 _LOOK_AT_PARENT_SECONDS = 0.5
-_COOKIE_SECRET_BYTES = 32
 _IDLE_CONNECTION_SECONDS = 60.0
 
 
@@ -200,7 +196,7 @@ class GpuService(Application):
     def _default_link_secret(self) -> str:
         name = "GPUWORKSHOP_LINK_SECRET"
         file = self.rules.workshop.service.secret_file
-        return os.environ.get(name) or _read_secret(file, name)
+        return os.environ.get(name) or read_secret(file, name)
 
     @default("exit_with_parent")
     def _default_exit_with_parent(self) -> bool:
@@ -245,7 +241,7 @@ class GpuService(Application):
         self._build()
         allow_many_connections()
         server = HTTPServer(
-            self._web(),
+            web_application(self),
             max_body_size=_MAX_BODY_BYTES,
             xheaders=True,
             idle_connection_timeout=_IDLE_CONNECTION_SECONDS,
@@ -345,75 +341,3 @@ class GpuService(Application):
                 self._stop.set()
                 return
             await asyncio.sleep(_LOOK_AT_PARENT_SECONDS)
-
-    def _web(self) -> WebApplication:
-        auth = self._hub_auth()
-        monitor, history = self.monitor, self.history
-        if not self.link_secret:
-            self.log.warning(
-                "There is no secret for the link: the hub cannot report. Set "
-                "GPUWORKSHOP_LINK_SECRET, or service.secret_file in the workshop file."
-            )
-        page = {
-            "auth": auth,
-            "monitor": monitor,
-            "history": history,
-            "refresh_seconds": self.rules.workshop.monitor.interval,
-        }
-        routes: list[tuple[str, type, dict[str, Any]]] = [
-            ("", PageHandler, page),
-            ("oauth_callback", HubOAuthCallbackHandler, {}),
-            ("health", HealthHandler, {"monitor": monitor}),
-            ("link", LinkHandler, {"hub": monitor, "secret": self.link_secret}),
-            ("api/v1/snapshot", SnapshotHandler, {"auth": auth, "monitor": monitor}),
-            ("api/v1/events", EventsHandler, {"auth": auth, "history": history}),
-            ("static/(.*)", StaticFileHandler, {"path": str(STATIC_FOLDER)}),
-        ]
-        return WebApplication(
-            [(self.prefix + path, handler, given) for path, handler, given in routes],
-            cookie_secret=os.urandom(_COOKIE_SECRET_BYTES),
-            prefix=self.prefix,
-            log_function=self._log_request,
-        )
-
-    def _hub_auth(self) -> HubOAuth:
-        """Return the way to ask the hub; the callback handler finds the same one."""
-        given = {"base_url": self.prefix}
-        settings = self.rules.workshop.service
-        if not os.environ.get("JUPYTERHUB_CLIENT_ID"):
-            given["oauth_client_id"] = f"service-{settings.name}"
-        if not os.environ.get("JUPYTERHUB_API_TOKEN"):
-            token = _read_secret(settings.secret_file, "JUPYTERHUB_API_TOKEN")
-            if token:
-                given["api_token"] = token
-            else:
-                self.log.warning(
-                    "There is no JUPYTERHUB_API_TOKEN: nobody can log in to this "
-                    "service. The hub sets it for a service that it starts; else set "
-                    "it, or service.secret_file in the workshop file."
-                )
-        return HubOAuth.instance(parent=self, **given)
-
-    def _log_request(self, handler: Any) -> None:
-        """Log what went wrong; what went well is asked for every few seconds."""
-        status = handler.get_status()
-        level = logging.WARNING if status >= 500 else logging.DEBUG
-        # The path alone: a query may hold a code or a token.
-        self.log.log(
-            level, "%s %s %s", status, handler.request.method, handler.request.path
-        )
-
-
-def _read_secret(path: Path | None, name: str) -> str:
-    """Read one ``NAME=value`` line of the file that hub and service share."""
-    if path is None:
-        return ""
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except OSError as error:
-        raise WorkshopFileError(
-            f"service.secret_file cannot be read: {error}. The hub makes it when it "
-            "starts; this service must be allowed to read it."
-        ) from None
-    found = [line.partition("=")[2] for line in lines if line.startswith(f"{name}=")]
-    return found[0].strip() if found else ""
