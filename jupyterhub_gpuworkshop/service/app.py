@@ -21,19 +21,24 @@ from traitlets.config import Application, catch_config_error
 
 from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError
 from jupyterhub_gpuworkshop.machine.limits import CgroupLimits
+from jupyterhub_gpuworkshop.machine.parking import open_parker
 
 from .acting import Actor
 from .credentials import read_secret
 from .history import History
 from .host import Gpus, Host
+from .kept import STATE_FILE, Kept
 from .kernel_notes import KernelNotes
 from .limits import HardCaps
 from .link import Link
 from .loops import forever
 from .monitor import Monitor
+from .moving import Mover
 from .only_one import OnlyOne
+from .parking import Parking
 from .process import allow_many_connections, exit_whatever_happens
 from .reaper import Reaper
+from .returning import Returns
 from .rules import Rules
 from .sampler import ChildSampler, sampler_command
 from .servers import Servers
@@ -44,6 +49,7 @@ from .web import web_application
 _HISTORY_FILE = "history.sqlite"
 _MAX_BODY_BYTES = 64 * 1024
 _LOOK_AT_PARENT_SECONDS = 0.5
+_LISTEN_EVERY_SECONDS = 1.0
 _IDLE_CONNECTION_SECONDS = 60.0
 
 
@@ -259,6 +265,7 @@ class GpuService(Application):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.actor.close()
+        await self.returns.close()
         await self.notes.close()
         await self.monitor.close()
         await self.gpus.close()
@@ -269,6 +276,7 @@ class GpuService(Application):
         workshop = self.rules.workshop
         gpus = workshop.gpus
         self.history = History(Path(self.state_dir) / _HISTORY_FILE)
+        self.kept = Kept(Path(self.state_dir) / STATE_FILE)
         self.only_one = OnlyOne(Path(self.state_dir))
         self.notes = KernelNotes()
         self.servers = Servers(workshop.monitor.timeout)
@@ -289,6 +297,7 @@ class GpuService(Application):
             self.link,
             self.rules,
             self.history,
+            kept=self.kept,
             hard_caps=lambda: self.hard_caps.caps,
             why_not_act=self.only_one.why_not,
         )
@@ -309,12 +318,34 @@ class GpuService(Application):
             self.history,
             why_not_act=self.only_one.why_not,
         )
+        self._build_parking(host)
+
+    def _build_parking(self, host: Host) -> None:
+        gpus = self.rules.workshop.gpus
+        mover = Mover(open_parker(gpus.source, simulated_dir=gpus.simulated_dir))
+        parking = Parking(mover, self.kept, self.rules, lambda: self.gpus.inventory)
+        self.returns = Returns(
+            parking,
+            mover,
+            self.monitor,
+            self.actor,
+            self.servers,
+            self.gpus,
+            host,
+            self.link,
+            self.rules,
+            why_not_act=self.only_one.why_not,
+        )
+        self.actor.parks = parking
+        self.monitor.watching.parked = parking.of
+        self.monitor.watching.why_not_park = parking.why_not
 
     def _loops(self) -> list[Awaitable[None]]:
         return [self._look_and_reclaim(), self._watch_parent()]
 
     async def _look_and_reclaim(self) -> None:
         await self.history.open()
+        await self.kept.open()
 
         def loop(
             name: str, step: Callable[[], Awaitable[None]], seconds: float
@@ -327,6 +358,7 @@ class GpuService(Application):
             loop("Setting hard limits", self.hard_caps.step, interval_seconds),
             loop("Being the only one", self.only_one.step, interval_seconds),
             loop("Taking memory back", self.reaper.step, 0.0),
+            loop("Bringing kernels back", self.returns.step, _LISTEN_EVERY_SECONDS),
             loop("Watching over shares", self.watchdog.step, 0.0),
             loop("Leaving notes", self._leave_notes, interval_seconds),
         )
