@@ -13,6 +13,8 @@ class NoticeKind(str, Enum):
 
     KERNEL_IDLE = "kernel_idle"
     """An idle kernel's memory will be taken back."""
+    SERVER_IDLE = "server_idle"
+    """An idle server will be stopped, since somebody waits for its share."""
     OVER_SHARE = "over_share"
     """The processes of a server use more than its share."""
     KERNEL_TAKEN = "kernel_taken"

@@ -46,6 +46,8 @@ class IdleRules:
             attendee's groups that stands here counts.
         without_utilisation: whether kernel state and processor time suffice where the
             driver tells no utilisation at all.
+        server_after_seconds: idle that long, a server without GPU memory is stopped
+            when its share is needed.
         dry_run: only say what would be done.
         max_gap_seconds: readings further apart than this do not add up to a window.
     """
@@ -58,6 +60,7 @@ class IdleRules:
     action: Action = Action.RESTART
     group_actions: Mapping[str, Action] = field(default_factory=dict)
     without_utilisation: bool = False
+    server_after_seconds: float = 60 * 60
     dry_run: bool = False
     max_gap_seconds: float = 30.0
 
