@@ -77,6 +77,13 @@ class Idle(Section):
         "cell ended and next to no CPU time, would be taken for idle. false: nothing "
         f"is reclaimed there. true or false. Default: false. {SOON}",
     )
+    pin_max: Annotated[Duration, AfterValidator(lasting(0))] = Field(
+        default=2 * 3600.0,
+        description="For how long an attendee may pin a kernel of theirs, so that it "
+        "is not reclaimed for idleness; they may do so again and again. Organisers pin "
+        f"for as long as they like. {DURATION_WORDS} 0s (attendees may not pin) to "
+        f"366 d. Default: 2 h. {SOON}",
+    )
     dry_run: YesNo = Field(
         default=False,
         description="Whether to only say what would be reclaimed, in the log and in "

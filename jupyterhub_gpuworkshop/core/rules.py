@@ -48,6 +48,7 @@ class IdleRules:
             driver tells no utilisation at all.
         server_after_seconds: idle that long, a server without GPU memory is stopped
             when its share is needed.
+        pin_max_seconds: how long attendees may pin their kernels; 0 forbids it.
         dry_run: only say what would be done.
         max_gap_seconds: readings further apart than this do not add up to a window.
     """
@@ -61,6 +62,7 @@ class IdleRules:
     group_actions: Mapping[str, Action] = field(default_factory=dict)
     without_utilisation: bool = False
     server_after_seconds: float = 60 * 60
+    pin_max_seconds: float = 2 * 60 * 60
     dry_run: bool = False
     max_gap_seconds: float = 30.0
 

@@ -245,6 +245,8 @@ class GpuService(Application):
         for signum in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signum, self._stop.set)
         self._build()
+        # Before the hub asks: it is told which GPUs are drained, and uses all others.
+        await self.kept.open()
         allow_many_connections()
         server = HTTPServer(
             web_application(self),
@@ -345,7 +347,6 @@ class GpuService(Application):
 
     async def _look_and_reclaim(self) -> None:
         await self.history.open()
-        await self.kept.open()
 
         def loop(
             name: str, step: Callable[[], Awaitable[None]], seconds: float
@@ -356,12 +357,19 @@ class GpuService(Application):
         await asyncio.gather(
             loop("Looking", self.monitor.tick, interval_seconds),
             loop("Setting hard limits", self.hard_caps.step, interval_seconds),
-            loop("Being the only one", self.only_one.step, interval_seconds),
+            loop("Being the only one", self._be_the_only_one, interval_seconds),
             loop("Taking memory back", self.reaper.step, 0.0),
             loop("Bringing kernels back", self.returns.step, _LISTEN_EVERY_SECONDS),
             loop("Watching over shares", self.watchdog.step, 0.0),
             loop("Leaving notes", self._leave_notes, interval_seconds),
         )
+
+    async def _be_the_only_one(self) -> None:
+        before = self.only_one.is_held
+        await self.only_one.step()
+        if self.only_one.is_held and not before:
+            # Who was it until now may have written since this one has read.
+            await self.kept.open()
 
     async def _leave_notes(self) -> None:
         self.notes.step(self.monitor.answers)

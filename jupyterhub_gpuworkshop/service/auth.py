@@ -22,15 +22,22 @@ class Viewer:
     Attributes:
         name: for people's eyes.
         attendee: whose own things are shown; None for an organiser, who sees all.
+        is_user: whether it is a person; a service may be called like one.
     """
 
     name: str
     attendee: str | None
+    is_user: bool = True
 
     @property
     def is_organiser(self) -> bool:
         """Whether everybody's things are shown."""
         return self.attendee is None
+
+    @property
+    def user(self) -> str:
+        """The hub's user that this is; empty for a service."""
+        return self.name if self.is_user else ""
 
 
 def viewer_of(model: Mapping[str, Any]) -> Viewer | None:
@@ -39,13 +46,13 @@ def viewer_of(model: Mapping[str, Any]) -> Viewer | None:
     A service that may only read has no server of its own: it sees the totals, also
     where it is called like an attendee.
     """
-    name, kind = str(model.get("name", "")), model.get("kind", "user")
+    name, is_user = str(model.get("name", "")), model.get("kind", "user") == "user"
     scopes = set(model.get("scopes") or ())
     if scopes & ORGANISER_SCOPES:
-        return Viewer(name=name, attendee=None)
+        return Viewer(name=name, attendee=None, is_user=is_user)
     # A scope may be narrowed by a filter; narrowed to anything, it still says "read".
     if any(scope.partition("!")[0] == READ_SCOPE for scope in scopes):
-        return Viewer(name=name, attendee=name if kind == "user" else "")
+        return Viewer(name=name, attendee=name if is_user else "", is_user=is_user)
     return None
 
 

@@ -23,6 +23,7 @@ _LOG = logging.getLogger(__name__)
 _TIMEOUT_SECONDS = 3.0
 _VERSION = 1
 STATE_FILE = "gpuworkshop-state.json"
+_UNUSABLE = ".unusable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,7 @@ class _File:
 
 
 _FILE = TypeAdapter(_File)
+Change = Callable[[KeptState], KeptState]
 
 
 class Kept:
@@ -117,26 +119,29 @@ class Kept:
         self._path = path
         self._thread = OneThread("The disk of the service's state")
         self._turn = asyncio.Lock()
+        self._is_read = False
+        self._not_in_file: list[Change] = []
 
     async def open(self) -> None:
-        """Read what earlier lives of the service wrote."""
-        if self._path is None:
-            return
-        path = self._path
-        try:
-            self.state = await self._thread.call(lambda: read(path), _TIMEOUT_SECONDS)
-        except (CallHangs, OSError, ValueError) as error:
-            self._complain(f"{path} cannot be read, and what it holds is lost: {error}")
+        """Read what earlier lives of the service wrote, or another one by now."""
+        async with self._turn:
+            await self._read_in()
 
-    async def change(self, change: Callable[[KeptState], KeptState]) -> bool:
+    async def change(self, change: Change) -> bool:
         """Put a change in force, and write it down.
 
         Returns:
             Whether it is on disk.
         """
         async with self._turn:
+            # What is in a file that could not be read is not to be written over.
+            if not self._is_read:
+                await self._read_in()
             self.state = change(self.state)
             if self._path is None:
+                return False
+            if not self._is_read:
+                self._not_in_file.append(change)
                 return False
             path, state = self._path, self.state
             try:
@@ -149,10 +154,50 @@ class Kept:
             self.problem = ""
             return True
 
+    async def _read_in(self) -> None:
+        """Take in the file, and what has been changed while it could not be read."""
+        path = self._path
+        if path is None:
+            self._is_read = True
+            return
+        try:
+            state = await self._thread.call(lambda: _take(path), _TIMEOUT_SECONDS)
+        except (CallHangs, OSError) as error:
+            self._complain(
+                f"{path} cannot be read, and pins, drained GPUs and paused kernels of "
+                f"before are unknown: {error}"
+            )
+            return
+        except ValueError as error:
+            self._complain(
+                f"{path} cannot be used, and is left beside as {_aside(path).name}: "
+                f"{error}. Pins, drained GPUs and paused kernels of before are unknown."
+            )
+            state = KeptState()
+        else:
+            self.problem = ""
+        for change in self._not_in_file:
+            state = change(state)
+        self._not_in_file = []
+        self.state, self._is_read = state, True
+
     def _complain(self, problem: str) -> None:
         if problem != self.problem:
             _LOG.error("%s", problem)
         self.problem = problem
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(path.name + _UNUSABLE)
+
+
+def _take(path: Path) -> KeptState:
+    """Return what is in the file; one that is of no use is left beside."""
+    try:
+        return read(path)
+    except ValueError:
+        path.replace(_aside(path))
+        raise
 
 
 def read(path: Path) -> KeptState:

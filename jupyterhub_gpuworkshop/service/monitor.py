@@ -160,7 +160,13 @@ class Monitor:
             self._now, self._next = self._next, None
             self._rules.refresh()
             self._publish(await self._read())
+        await self._forget_pins()
         await self._history.flush()
+
+    async def _forget_pins(self) -> None:
+        # Only a hub that has reported says which leases have ended.
+        if self._link.report.hub_id:
+            await self.pins.forget(frozenset(x.id for x in self._link.report.leases))
 
     async def newer_than(self, rounds: int) -> None:
         """Wait for a snapshot after the one of this number."""

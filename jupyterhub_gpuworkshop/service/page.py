@@ -130,7 +130,7 @@ class PageHandler(GuardedHandler):
                 if lease["no_hard_limit"]
             ),
             is_old=view["age_seconds"] > _OLD_AFTER_SECONDS,
-            notices=[x for x in view["notices"] if x["user"] == self.viewer.name],
+            notices=[x for x in view["notices"] if x["user"] == self.viewer.user],
         )
         self._monitor.notices.mark_seen(own_notices(snapshot, self.viewer))
 

@@ -33,13 +33,16 @@ class Pins:
                 return pin if pin.until is None or now < pin.until else None
         return None
 
-    async def pin(self, owner: Owner, by: str, seconds: float | None) -> Pin:
+    async def pin(self, owner: Owner, by: str, seconds: float | None) -> bool:
         """Pin a kernel from now on, in place of an earlier pin.
 
         Args:
             owner: the kernel.
             by: who does.
             seconds: for how long; None without end.
+
+        Returns:
+            Whether it outlives the service: it is in force in any case.
         """
         pin = Pin(
             lease_id=owner.lease_id,
@@ -48,12 +51,15 @@ class Pins:
             by=by,
             until=None if seconds is None else self._wall() + seconds,
         )
-        await self._kept.change(lambda state: _without(state, owner, pin))
-        return pin
+        return await self._kept.change(lambda state: _without(state, owner, pin))
 
-    async def unpin(self, owner: Owner) -> None:
-        """Lift a pin; a kernel without one does no harm."""
-        await self._kept.change(lambda state: _without(state, owner))
+    async def unpin(self, owner: Owner) -> bool:
+        """Lift a pin; a kernel without one does no harm.
+
+        Returns:
+            Whether that outlives the service.
+        """
+        return await self._kept.change(lambda state: _without(state, owner))
 
     async def forget(self, lease_ids: frozenset[str]) -> None:
         """Forget the pins of leases that have ended, and those that are over."""

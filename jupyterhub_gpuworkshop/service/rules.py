@@ -86,6 +86,7 @@ class Rules:
             action=idle.action,
             group_actions=idle.groups,
             without_utilisation=idle.without_utilisation,
+            pin_max_seconds=idle.pin_max,
             dry_run=idle.dry_run,
             # One slow round is no gap; two lost ones are.
             max_gap_seconds=3 * monitor.interval + 2 * monitor.timeout,

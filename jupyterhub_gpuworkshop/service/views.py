@@ -114,7 +114,7 @@ def snapshot_view(snapshot: Snapshot, viewer: Viewer, now: float) -> Json:
 
 def own_notices(snapshot: Snapshot, viewer: Viewer) -> list[str]:
     """Return the ids of the notices that are for this viewer's own eyes."""
-    return [x.id for x in snapshot.notices if x.user == viewer.name]
+    return [x.id for x in snapshot.notices if viewer.user and x.user == viewer.user]
 
 
 def event_view(recorded: Recorded, viewer: Viewer) -> Json:

@@ -8,6 +8,7 @@ import pytest
 from jupyterhub_gpuworkshop.core.devices import Device, Inventory
 from jupyterhub_gpuworkshop.core.enforcement import HardCap
 from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice
+from jupyterhub_gpuworkshop.core.notices import Notice, NoticeKind
 from jupyterhub_gpuworkshop.core.snapshot import (
     DeviceSample,
     Holder,
@@ -19,7 +20,7 @@ from jupyterhub_gpuworkshop.core.snapshot import (
     Snapshot,
 )
 from jupyterhub_gpuworkshop.service.auth import Viewer, viewer_of
-from jupyterhub_gpuworkshop.service.views import snapshot_view
+from jupyterhub_gpuworkshop.service.views import own_notices, snapshot_view
 
 ORGANISER = Viewer(name="olga", attendee=None)
 ADA = Viewer(name="ada", attendee="ada")
@@ -197,3 +198,29 @@ def test_other_scopes_open_nothing(scopes):
     # An admin by flag alone has no scope either.
     model = {"name": "a", "kind": "user", "admin": True, "scopes": scopes}
     assert viewer_of(model) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "scope", "own"),
+    [
+        ("user", READ, ["n1"]),
+        ("user", "admin-ui", ["n1"]),
+        ("service", READ, []),
+        ("service", "custom:gpuworkshop:admin", []),
+    ],
+)
+def test_a_service_called_like_an_attendee_reads_no_notice_in_their_place(
+    kind, scope, own
+):
+    viewer = viewer_of({"name": "ada", "kind": kind, "scopes": [scope]})
+    notices = tuple(
+        Notice(
+            id=f"n{number}",
+            kind=NoticeKind.KERNEL_IDLE,
+            user=user,
+            text="",
+            given_at=1.0,
+        )
+        for number, user in enumerate(["bob", "ada", ""])
+    )
+    assert own_notices(replace(SNAPSHOT, notices=notices), viewer) == own
