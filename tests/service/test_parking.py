@@ -12,115 +12,18 @@ from jupyterhub_gpuworkshop.core.wire import EventKind
 from jupyterhub_gpuworkshop.machine.host_room import HostRoom
 from jupyterhub_gpuworkshop.machine.parking import ParkState
 from jupyterhub_gpuworkshop.machine.simulated_controls import fail_next
-from jupyterhub_gpuworkshop.machine.simulated_parking import SimulatedParker
-from jupyterhub_gpuworkshop.service.kept import STATE_FILE, Kept, read
-from jupyterhub_gpuworkshop.service.moving import Mover
-from jupyterhub_gpuworkshop.service.parking import Parking
-from jupyterhub_gpuworkshop.service.returning import Returns
+from jupyterhub_gpuworkshop.service.kept import STATE_FILE, read
 from jupyterhub_gpuworkshop.service.watching import Watched
 
-from .world import RULES, World
+from .parking_world import ParkingWorld
 
 LATER = "2026-11-20T10:30:00Z"
-PARK = {
-    **RULES,
-    "idle": {**RULES["idle"], "action": "park"},
-    "parking": {"make_room_after": "10s"},
-}
-
-
-class Parked(World):
-    """A world whose service parks."""
-
-    def __init__(self, folder, rules=PARK, room_bytes=2**60):
-        super().__init__(folder, rules)
-        self.folder = folder
-        self.parker = SimulatedParker(
-            self.simulation, lock_seconds=1.0, room_bytes=room_bytes
-        )
-        self.serve()
-
-    def serve(self):
-        """Begin a life of the service, as far as parking goes."""
-        mover = Mover(self.parker)
-        self.parking = Parking(
-            mover,
-            self.kept,
-            self.rules,
-            lambda: self.gpus.inventory,
-            clock=self.clock,
-        )
-        self.returns = Returns(
-            self.parking,
-            mover,
-            self.monitor,
-            self.actor,
-            self.servers,
-            self.gpus,
-            self.host,
-            self.link,
-            self.rules,
-            clock=self.clock,
-        )
-        self.actor.parks = self.parking
-        self.monitor.watching.parked = self.parking.of
-        self.monitor.watching.why_not_park = self.parking.why_not
-
-    async def serve_anew(self):
-        """Have the service killed and started again."""
-        await self.returns.close()
-        self.kept = self.monitor.kept = Kept(self.folder / STATE_FILE)
-        await self.kept.open()
-        self.serve()
-
-    async def hold(self, size="2GiB", name="held"):
-        """Start a kernel that holds memory."""
-        await self.look()
-        await self.returns.step()
-        kernel_id = self.attendee.start_kernel()
-        kernel = self.attendee.kernels[kernel_id]
-        kernel.run(f"held.append(simcuda.allocate({size!r}))")
-        kernel.run("precious = 42")
-        return kernel_id
-
-    async def park(self, kernel_id):
-        """Wait until it is idle for long enough, and let it be taken."""
-        await self.look(times=15)
-        await self.reap()
-        return self.attendee.kernels[kernel_id]
-
-    async def step(self, times=1):
-        """Let those who bring kernels back take a step, and wait for what they do."""
-        for _ in range(times):
-            self.clock.now += 1.0
-            self.link.hear(self.report)
-            await self.returns.step()
-            await self.settle()
-
-    async def settle(self):
-        while self.returns._moving:
-            await asyncio.gather(*self.returns._moving.values())
-            await asyncio.sleep(0)
-
-    def used_bytes(self):
-        """Return what is used on the first device."""
-        return self.monitor.snapshot.samples[0].memory_used_bytes
-
-    def kinds(self):
-        return [event.kind for event in self.events()]
-
-    def notices(self, kind):
-        return [n for n in self.monitor.notices.standing if n.kind is kind]
-
-    async def close(self):
-        await self.returns.close()
-        await super().close()
 
 
 @pytest.fixture
 async def room(tmp_path):
     """Return a world whose service parks idle kernels."""
-    made = await Parked(tmp_path).open()
+    made = await ParkingWorld(tmp_path).open()
     yield made
     await made.close()
 
@@ -172,6 +75,34 @@ async def test_its_owner_has_it_back_who_runs_a_cell(room):
     assert room.kinds()[-1] is EventKind.KERNEL_RETURNED
     assert room.notices(NoticeKind.KERNEL_TAKEN) == []
     assert read(room.folder / STATE_FILE).parked == ()
+
+
+async def test_a_short_cell_that_has_ended_brings_it_back_too(room):
+    kernel = await room.park(await room.hold())
+    kernel.last_activity = LATER
+    await room.step()
+    assert room.parking.parked == ()
+
+
+async def test_what_is_taken_while_it_waits_for_its_turn_is_seen(room, monkeypatch):
+    kernel = await room.park(await room.hold("6GiB"))
+    other_id = await room.hold("1GiB")
+    cell(kernel, "simcuda.compute(0)")
+    free_bytes, asked = room.gpus.free_bytes, []
+
+    async def free_until_asked():
+        found = await free_bytes()
+        if not asked:
+            line = "held.append(simcuda.allocate('10GiB'))"
+            room.attendee.kernels[other_id].run(line)
+        asked.append(found)
+        return found
+
+    monkeypatch.setattr(room.gpus, "free_bytes", free_until_asked)
+    await room.step()
+    assert len(asked) == 2
+    assert [x.is_broken for x in room.parking.parked] == [False]
+    assert not has_ended(kernel)
 
 
 async def test_only_servers_with_parked_kernels_are_asked_every_second(room):
@@ -242,7 +173,7 @@ async def test_who_cannot_make_room_is_left_alone(room):
 @pytest.mark.parametrize("cause", ["fails", "no room", "slice", "not written"])
 async def test_what_cannot_be_parked_is_restarted_and_told_so(tmp_path, cause):
     room_bytes = 5 * GIB if cause == "no room" else 2**60
-    room = await Parked(tmp_path, room_bytes=room_bytes).open()
+    room = await ParkingWorld(tmp_path, room_bytes=room_bytes).open()
     kernel_id = await room.hold()
     if cause == "fails":
         fail_next(room.simulation, "park unharmed")

@@ -9,6 +9,8 @@ from jupyterhub_gpuworkshop.core.snapshot import KernelState
 from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.core.wire import EventKind
 
+from .parking_world import ParkingWorld
+from .real_server import cell
 from .real_server import server as server
 
 
@@ -88,3 +90,37 @@ async def test_however_it_is_left_a_kernel_without_a_notebook_is_forgotten(
     assert event.kind is EventKind.KERNEL_RECLAIMED, event.reason
     assert event.details["freed_bytes"] == 2 * GIB
     page.close()
+
+
+@pytest.mark.lab
+async def test_a_parked_kernel_is_back_when_a_cell_is_run_and_has_lost_nothing(
+    tmp_path, server
+):
+    room = await ParkingWorld(tmp_path / "parking").open()
+    server.environment["GPUWORKSHOP_SIMULATED_GPUS"] = str(room.simulation)
+    await server.stop()
+    await server.start()
+    kernel_id = (await server.ask("api/kernels", "POST", {}))["id"]
+    await server.run(
+        kernel_id,
+        "from jupyterhub_gpuworkshop.notebook import simcuda\n"
+        "held = simcuda.allocate('2GiB')\nprecious = 42",
+    )
+    room.report = replace(room.report, servers=(server.info,))
+    await room.look()
+    await room.returns.step()
+    await room.look(times=15)
+    await room.reap()
+    assert [event.details["done"] for event in room.events()] == ["park"]
+    await room.step(3)
+    assert len(room.parking.parked) == 1, "nobody came back: it was only looked at"
+    page = await server.open(kernel_id)
+    await page.send("execute_request", cell("print(simcuda.memory_info(), precious)"))
+    while room.parking.parked:
+        await room.step()
+    written = await page.settled("execute_request")
+    page.close()
+    assert written["stdout"].endswith(" 42\n")
+    await room.look()
+    assert room.used_bytes() == 2 * GIB
+    await room.close()
