@@ -16,36 +16,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from .cgroups import Place, place_of
+from .descriptions import worth_describing as worth_describing
 from .leases import Key, Lease
+from .owners import Owner as Owner
+from .owners import is_parent, owner_of, owners_by_uid
+from .server_trees import ServerTree, server_trees
 from .snapshot import DeviceSample, Holder, HolderKind, ProcessFacts, ProcessId
 from .wire import ServerInfo
 
 _CONNECTION_FILE = re.compile(
     r"kernel-([0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})\.json"
 )
-_ROOT_UID = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
-    """Whom a process belongs to.
-
-    Attributes:
-        lease_id: the lease of the server.
-        user: the attendee.
-        server: the server's name.
-        kernel_id: the kernel; empty for what is the server's in no kernel.
-    """
-
-    lease_id: str
-    user: str
-    server: str
-    kernel_id: str = ""
-
-    @property
-    def key(self) -> Key:
-        """Whose it is: (user, server name)."""
-        return (self.user, self.server)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,41 +53,15 @@ class Attribution:
     Attributes:
         holders: one for each process on each device, each explained exactly once.
         kernels: one for each kernel that a server lists.
+        servers: one for each server, with what runs in it outside its kernels.
         owners: whose each process below a server is. Hand it to the next pass: a
             process that outlives its parents stays whose it was, in no kernel.
     """
 
     holders: tuple[Holder, ...] = ()
     kernels: Mapping[Owner, KernelTree] = field(default_factory=dict)
+    servers: Mapping[Key, ServerTree] = field(default_factory=dict)
     owners: Mapping[ProcessId, Owner] = field(default_factory=dict)
-
-
-def worth_describing(
-    samples: Iterable[DeviceSample],
-    facts: Mapping[int, ProcessFacts],
-    servers: Iterable[ServerInfo],
-) -> frozenset[int]:
-    """Return the pids whose command line and cgroup attribution reads or people see.
-
-    Those are the holders and what may be a kernel's main process: reading the
-    command lines of all processes would cost more than everything else.
-    """
-    servers = tuple(servers)
-    started = {server.pid: server.started for server in servers if server.started}
-    in_engines = any(server.engine for server in servers)
-    return frozenset(
-        use.pid for sample in samples for use in sample.processes or ()
-    ) | frozenset(
-        process.pid
-        for process in facts.values()
-        if process.session == process.pid
-        and (
-            in_engines
-            or (
-                process.parent in started and process.started >= started[process.parent]
-            )
-        )
-    )
 
 
 def attribute(
@@ -132,15 +87,18 @@ def attribute(
     places = _places(servers)
     mains = _main_processes(facts, anchors, places, kernels)
     owners = _resolve(facts, anchors, places, mains, remembered or {})
+    by_uid = owners_by_uid(servers, facts)
+    trees = server_trees(servers, facts, owners, mains, by_uid)
     return Attribution(
         holders=_holders(
             samples,
             facts,
             owners,
-            _owners_by_uid(servers, facts),
+            by_uid,
             {lease.id for lease in leases},
         ),
         kernels=_kernel_trees(servers, facts, owners, mains, kernels),
+        servers=trees,
         owners={facts[pid].process: owner for pid, owner in owners.items()},
     )
 
@@ -158,12 +116,8 @@ def _anchors(
             continue
         if server.pid in anchors:
             doubtful.add(server.pid)
-        anchors[server.pid] = _owner(server)
+        anchors[server.pid] = owner_of(server)
     return {pid: owner for pid, owner in anchors.items() if pid not in doubtful}
-
-
-def _owner(server: ServerInfo) -> Owner:
-    return Owner(lease_id=server.lease_id, user=server.user, server=server.server)
 
 
 def _places(servers: tuple[ServerInfo, ...]) -> dict[Place, Owner]:
@@ -179,7 +133,7 @@ def _places(servers: tuple[ServerInfo, ...]) -> dict[Place, Owner]:
             continue
         if place in places:
             doubtful.add(place)
-        places[place] = _owner(server)
+        places[place] = owner_of(server)
     return {place: owner for place, owner in places.items() if place not in doubtful}
 
 
@@ -206,7 +160,7 @@ def _main_processes(
         if process.session != process.pid:
             continue
         server = _of_place(process, places)
-        if server is None and _is_parent(facts.get(process.parent), process):
+        if server is None and is_parent(facts.get(process.parent), process):
             server = anchors.get(process.parent)
         if server is None:
             continue
@@ -220,11 +174,6 @@ def _main_processes(
             doubtful.add(owner)
         mains[owner] = process
     return {owner: main for owner, main in mains.items() if owner not in doubtful}
-
-
-def _is_parent(parent: ProcessFacts | None, child: ProcessFacts) -> bool:
-    """Say whether this can be the parent: a number given anew starts later."""
-    return parent is not None and parent.started <= child.started
 
 
 def _resolve(
@@ -252,7 +201,7 @@ def _resolve(
             if owner is not None:
                 break
             parent = facts.get(current.parent)
-            if not _is_parent(parent, current) or current.parent in on_path:
+            if not is_parent(parent, current) or current.parent in on_path:
                 break
             current = parent
         # From the top down: what was seen below a server before stays that server's
@@ -278,36 +227,6 @@ def _of_session(
     """
     started, owner = sessions.get(process.session, (0, None))
     return owner if process.started >= started else None
-
-
-def _owners_by_uid(
-    servers: tuple[ServerInfo, ...], facts: Mapping[int, ProcessFacts]
-) -> dict[int, Owner | None]:
-    """Return whom a Unix user id names; None where attendees' servers share it.
-
-    Where an attendee has several servers, the attendee is named and no lease.
-    """
-    candidates: dict[int, set[Owner]] = {}
-    users: dict[int, set[str]] = {}
-    for server in servers:
-        process = facts.get(server.pid)
-        if process is not None and process.started == server.started:
-            users.setdefault(process.uid, set()).add(server.user)
-        if server.uid is not None:
-            users.setdefault(server.uid, set()).add(server.user)
-            candidates.setdefault(server.uid, set()).add(_owner(server))
-    named: dict[int, Owner | None] = {}
-    for uid, whose in users.items():
-        if uid == _ROOT_UID:
-            continue  # everything of the system's is root's
-        owners = candidates.get(uid, set())
-        if len(whose) > 1 or not owners:
-            named[uid] = None
-        elif len(owners) == 1:
-            named[uid] = next(iter(owners))
-        else:
-            named[uid] = Owner(lease_id="", user=next(iter(whose)), server="")
-    return named
 
 
 def _holders(

@@ -81,6 +81,7 @@ class ProcessFacts:
         session: the session's id (stat field 6).
         uid: whose it is (the effective user id).
         cpu_seconds: user and system time of the process itself, without children.
+        tty: its controlling terminal (stat field 7); 0 where it has none.
         cgroup: its path in the cgroup tree; empty where unknown or not read.
         command: its command line, cut short; empty where unknown or not read.
             The process itself can set it to anything: for people's eyes and as a
@@ -93,6 +94,7 @@ class ProcessFacts:
     session: int
     uid: int
     cpu_seconds: float
+    tty: int = 0
     cgroup: str = ""
     command: str = ""
 

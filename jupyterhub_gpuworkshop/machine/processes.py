@@ -29,6 +29,7 @@ class _Stat(NamedTuple):
     alive: bool
     parent: int
     session: int
+    tty: int
     cpu_seconds: float
     started: int
 
@@ -162,6 +163,7 @@ def _facts(pid: int, uid: int, stat: _Stat) -> ProcessFacts:
         session=stat.session,
         uid=uid,
         cpu_seconds=stat.cpu_seconds,
+        tty=stat.tty,
     )
 
 
@@ -201,6 +203,7 @@ def _parse_stat(text: bytes) -> _Stat | None:
         alive=alive,
         parent=int(fields[1]),
         session=int(fields[3]),
+        tty=int(fields[4]),
         cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND,
         started=int(fields[19]),
     )

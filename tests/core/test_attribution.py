@@ -332,7 +332,8 @@ def test_an_attendee_with_two_servers_is_named_without_a_lease():
 
 def test_holders_and_what_may_be_a_kernel_are_worth_describing():
     shell_child = process(131, 130, session=130)
-    processes = [HUB, ALICE_SERVER, ALICE_KERNEL, shell_child, process(900, 1)]
+    stranger = process(900, 1, uid=77)
+    processes = [HUB, ALICE_SERVER, ALICE_KERNEL, shell_child, stranger]
     facts = {p.pid: p for p in processes}
     assert worth_describing([sample(900)], facts, [ALICE]) == {110, 900}
 

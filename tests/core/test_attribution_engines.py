@@ -105,8 +105,10 @@ def test_servers_of_the_hub_itself_stand_beside_those_of_an_engine():
     assert [h.user for h in found.holders] == ["bob", "ada"]
 
 
-def test_what_may_be_an_engines_kernel_is_described():
-    facts = {p.pid: p for p in [*room(""), process(400, 1, session=0)]}
-    assert worth_describing([], facts, [in_docker()]) == {100, 110}
+def test_what_may_be_an_engines_kernel_or_have_lost_its_parents_is_described():
+    orphan = process(400, 1, session=0)
+    child = process(401, 400, session=0)
+    facts = {p.pid: p for p in [*room(""), orphan, child]}
+    assert worth_describing([], facts, [in_docker()]) == {100, 110, 400}
     assert worth_describing([], facts, [BOB]) == frozenset()
-    assert worth_describing([sample(400)], facts, [BOB]) == {400}
+    assert worth_describing([sample(401)], facts, [BOB]) == {401}
