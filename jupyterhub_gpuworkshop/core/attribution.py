@@ -95,6 +95,7 @@ def attribute(
             facts,
             owners,
             by_uid,
+            {process.pid for tree in trees.values() for process in tree.terminals},
             {lease.id for lease in leases},
         ),
         kernels=_kernel_trees(servers, facts, owners, mains, kernels),
@@ -234,13 +235,14 @@ def _holders(
     facts: Mapping[int, ProcessFacts],
     owners: Mapping[int, Owner],
     by_uid: Mapping[int, Owner | None],
+    in_terminals: set[int],
     lease_ids: set[str],
 ) -> tuple[Holder, ...]:
     holders: list[Holder] = []
     for sample in samples:
         for use in sample.processes or ():
             process = facts.get(use.pid)
-            owner, kind = _explain(process, owners, by_uid, lease_ids)
+            owner, kind = _explain(process, owners, by_uid, in_terminals, lease_ids)
             holders.append(
                 Holder(
                     process=ProcessId(
@@ -264,6 +266,7 @@ def _explain(
     process: ProcessFacts | None,
     owners: Mapping[int, Owner],
     by_uid: Mapping[int, Owner | None],
+    in_terminals: set[int],
     lease_ids: set[str],
 ) -> tuple[Owner | None, HolderKind]:
     """Give one holder its one explanation."""
@@ -279,7 +282,10 @@ def _explain(
     if owner.lease_id not in lease_ids:
         # Left behind by a server whose lease has been released since.
         return replace(owner, lease_id="", kernel_id=""), HolderKind.FOREIGN
-    return owner, HolderKind.KERNEL if owner.kernel_id else HolderKind.SERVER
+    if owner.kernel_id:
+        return owner, HolderKind.KERNEL
+    in_terminal = process.pid in in_terminals
+    return owner, HolderKind.TERMINAL if in_terminal else HolderKind.SERVER
 
 
 def _kernel_trees(

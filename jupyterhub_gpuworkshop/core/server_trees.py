@@ -10,11 +10,11 @@ says by which one, leaves every server that it may be of incomplete.
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .cgroups import place_of
 from .leases import Key
-from .owners import Owner, is_parent
+from .owners import Owner, is_parent, owner_of
 from .snapshot import ProcessFacts
 from .wire import ServerInfo
 
@@ -66,36 +66,23 @@ def server_trees(
         by_uid: whom a Unix user names; None where attendees' servers share it.
     """
     servers = tuple(servers)
-    members: dict[Key, list[ProcessFacts]] = {}
+    members: dict[Owner, list[ProcessFacts]] = {owner_of(x): [] for x in servers}
     for pid, owner in owners.items():
-        if not owner.kernel_id:
-            members.setdefault(owner.key, []).append(facts[pid])
-    starters: dict[Key, set[int]] = {}
+        if owner in members:
+            members[owner].append(facts[pid])
+    starters: dict[Owner, set[int]] = {}
     for owner, main in mains.items():
-        starters.setdefault(owner.key, set()).add(main.parent)
-    firsts = {
-        (server.user, server.server): _first(
-            server,
-            [
-                process
-                for process in members.get((server.user, server.server), ())
-                if owners[process.pid].lease_id == server.lease_id
-            ],
-            facts,
-        )
-        for server in servers
-    }
+        starters.setdefault(replace(owner, kernel_id=""), set()).add(main.parent)
+    firsts = {x: _first(x, members[owner_of(x)], facts) for x in servers}
     strays = _strays(facts, owners, [x for x in firsts.values() if x is not None])
     trees = {}
-    for server in servers:
-        key = (server.user, server.server)
-        first = firsts[key]
+    for server, first in firsts.items():
         own, is_clear = _left_behind(server, first, strays, by_uid)
-        trees[key] = _tree(
+        trees[server.user, server.server] = _tree(
             server,
             first,
-            [*members.get(key, ()), *_with_children(own, facts, owners)],
-            starters.get(key, set()),
+            [*members[owner_of(server)], *_with_children(own, facts, owners)],
+            starters.get(owner_of(server), set()),
             is_clear=is_clear,
         )
     return trees

@@ -108,8 +108,10 @@ class HolderKind(str, Enum):
     """What part of a server a holder belongs to."""
 
     KERNEL = "kernel"
+    TERMINAL = "terminal"
+    """The server's, in a terminal: it has a controlling tty."""
     SERVER = "server"
-    """The server's, but in no kernel: a terminal, a detached process."""
+    """The server's, in neither: detached, or a child of the server's own."""
     FOREIGN = "foreign"
     """No lease explains it."""
     UNATTRIBUTED = "unattributed"

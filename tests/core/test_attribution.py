@@ -138,6 +138,23 @@ def test_a_terminal_is_the_servers_in_no_kernel():
     assert (holder.user, holder.kernel_id) == ("alice", "")
 
 
+def test_what_has_a_controlling_tty_is_in_a_terminal_of_its_server():
+    shell = replace(process(130, 100, command="/bin/bash -l"), tty=0x8801)
+    job = replace(process(131, 130, session=130), tty=0x8801)
+    detached = process(132, 130)
+    found = explain([HUB, ALICE_SERVER, shell, job, detached], [ALICE], [131, 132])
+    assert [h.kind for h in found.holders] == [HolderKind.TERMINAL, HolderKind.SERVER]
+    assert [h.lease_id for h in found.holders] == ["lease-alice"] * 2
+
+
+def test_a_command_of_a_notebook_is_the_kernels_although_it_has_a_tty():
+    command = replace(process(120, 110), tty=0x8801)
+    holder = only(
+        explain([HUB, ALICE_SERVER, ALICE_KERNEL, command], [ALICE], [120], KERNELS)
+    )
+    assert (holder.kind, holder.kernel_id) == (HolderKind.KERNEL, KERNEL_A)
+
+
 def test_a_process_of_nobodys_server_is_foreign():
     holder = only(explain([HUB, process(900, 1)], [ALICE], [900], KERNELS))
     assert holder.kind is HolderKind.FOREIGN

@@ -162,6 +162,16 @@ def test_what_was_left_behind_by_a_server_whose_process_is_gone_is_still_shown()
     assert not tree.is_complete
 
 
+def test_what_an_earlier_server_left_behind_is_not_the_present_ones():
+    before = explain(alone(SHELL), [ALICE], [], KERNELS)
+    orphan = replace(SHELL, parent=1)
+    newer = replace(server("alice", 300), lease_id="lease-alice-2")
+    processes = [HUB, process(300, 50), orphan]
+    tree = tree_of(processes, [newer], KERNELS, before.owners)
+    assert tree.lease_id == "lease-alice-2"
+    assert (tree.terminals, tree.outside, tree.is_complete) == ((), (), True)
+
+
 def test_what_left_its_kernel_is_outside():
     job = process(120, 110)
     before = explain(alone(ALICE_KERNEL, job), [ALICE], [], KERNELS)
