@@ -23,6 +23,7 @@ class ExaminedGpu:
         memory_bytes: all of it.
         used_bytes: used now.
         holders: who holds memory: bytes by pid; None where it is not told.
+        tells_utilisation: whether its utilisation is told, by process or as a whole.
         problem: what could not be read and why; else empty.
     """
 
@@ -33,6 +34,7 @@ class ExaminedGpu:
     memory_bytes: int = 0
     used_bytes: int = 0
     holders: dict[int, int | None] | None = None
+    tells_utilisation: bool | None = None
     problem: str = ""
 
 

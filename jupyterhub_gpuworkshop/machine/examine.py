@@ -54,8 +54,18 @@ def _examine(device: Device, handle: Any) -> ExaminedGpu:
         memory_bytes=device.memory_bytes,
         used_bytes=nvml.memory(handle).used,
         holders=holders,
+        tells_utilisation=_tells_utilisation(device, handle),
         problem=problem,
     )
+
+
+def _tells_utilisation(device: Device, gpu: Any) -> bool:
+    """Ask as the service does, which does not ask slices at all."""
+    if device.parent_uuid is not None:
+        return False
+    by_process, _ = nvml.processes_at_work(gpu, 0)
+    as_a_whole, _ = nvml.utilisation(gpu, 0)
+    return by_process is not None or as_a_whole is not None
 
 
 def main() -> None:

@@ -10,7 +10,14 @@ from jupyterhub_gpuworkshop.machine.examination import EXAMINATION, Examination
 from jupyterhub_gpuworkshop.machine.examine import examine
 
 from .nvml_double import Scenario
-from .nvml_double.words import GPU_IS_LOST, LISTING, MISMATCH, NOT_SUPPORTED, gpu
+from .nvml_double.words import (
+    GPU_IS_LOST,
+    LISTING,
+    MISMATCH,
+    NOT_SUPPORTED,
+    WORKING,
+    gpu,
+)
 
 pytestmark = pytest.mark.gcc
 
@@ -77,10 +84,31 @@ def test_what_a_gpu_does_not_offer_is_unknown(driver: Scenario) -> None:
     assert "does not list processes" in seen.gpus[0].problem
 
 
+WHOLE = ("nvmlDeviceGetSamples", "nvmlDeviceGetUtilizationRates")
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [
+        ((), True),
+        (WHOLE, True),
+        ((WORKING,), True),
+        ((*WHOLE, WORKING), False),
+    ],
+)
+def test_utilisation_by_process_or_as_a_whole_suffices(
+    driver: Scenario, missing: tuple[str, ...], told: bool
+) -> None:
+    fails = (f"fail {call} GPU-a {NOT_SUPPORTED}" for call in missing)
+    driver.say(gpu("GPU-a"), *fails)
+    assert examine().gpus[0].tells_utilisation is told
+
+
 def test_slices_stand_in_the_place_of_their_gpu(driver: Scenario) -> None:
     driver.say(gpu("GPU-a", mig=1), f"mig GPU-a 2 MIG-x {GIB} 0 0")
     seen = examine()
     assert [each.label for each in seen.gpus] == ["0:2"]
+    assert seen.gpus[0].tells_utilisation is False
     assert seen.conditions[0].slices == 1
 
 

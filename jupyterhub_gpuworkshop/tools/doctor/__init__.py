@@ -10,7 +10,7 @@ from rich.console import Console
 from jupyterhub_gpuworkshop import __version__
 from jupyterhub_gpuworkshop.machine.examination import ABSENT, Examination
 
-from . import address, containers, gpus, host, hub, service
+from . import address, containers, gpus, host, hub, reclaiming, service
 from .check import Check, fail, needs_root, skip
 from .consult import Probe, consult
 from .patient import DoctorOptions as DoctorOptions  # for the command line
@@ -25,6 +25,7 @@ from .reading.host import (
     read_systemd,
     unreadable_parts,
 )
+from .reading.parking import read_parking
 from .reading.service import days_left
 from .report import as_json, exit_status, show
 from .workshop import judge_file, judge_places
@@ -160,6 +161,16 @@ def _of_the_gpus(patient: Patient) -> Sequence[Probe]:
         on_driver("gpus.compute-mode", lambda x: gpus.judge_compute_mode(x.conditions)),
         _probe("gpus.lock", lock),
         on_driver("gpus.mig", lambda x: gpus.judge_mig(x.conditions)),
+        on_driver(
+            "gpus.utilisation",
+            lambda x: reclaiming.judge_utilisation(
+                x, without_utilisation=patient.workshop.idle.without_utilisation
+            ),
+        ),
+        _probe(
+            "gpus.parking",
+            lambda: reclaiming.judge_parking(read_parking(patient.workshop)),
+        ),
         on_driver("gpus.persistence", lambda x: gpus.judge_persistence(x.conditions)),
         on_driver(
             "gpus.memory-errors", lambda x: gpus.judge_memory_errors(x.conditions)

@@ -28,6 +28,10 @@ CHECKS = {
     "/var/lock.",
     "gpus.mig": "MIG: what is on, that it has slices, and no change that waits for a "
     "reset.",
+    "gpus.utilisation": "The driver tells utilisation, by process or by GPU: where it "
+    "tells neither, as on MIG slices, nothing is reclaimed.",
+    "gpus.parking": "Idle kernels can be parked, where idle.action or idle.groups says "
+    "so.",
     "gpus.persistence": "Persistence mode, without which the driver unloads between "
     "two notebooks.",
     "gpus.memory-errors": "ECC: no uncorrected errors, no memory that waits for a "

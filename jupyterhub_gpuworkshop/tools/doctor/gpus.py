@@ -192,8 +192,7 @@ def judge_mig(conditions: tuple[Condition, ...]) -> Check:
     if slices:
         return ok(
             name,
-            f"{_count(slices, 'MIG slice')}: the hardware caps their memory. "
-            "Their utilisation is not told, so idle kernels on them are not reclaimed.",
+            f"{_count(slices, 'MIG slice')}: the hardware caps their memory.",
         )
     return ok(name, "MIG is off, or not offered.")
 

@@ -214,7 +214,7 @@ def test_a_lock_on_a_whole_gpu_fails() -> None:
         (
             condition(mig=True, mig_pending=True, slices=7),
             Status.OK,
-            ["7 MIG slices", "not reclaimed"],
+            ["7 MIG slices", "the hardware caps"],
         ),
     ],
 )
