@@ -18,7 +18,7 @@ from jupyterhub_gpuworkshop.core.over_share import (
     OverWatch,
     decide_over,
 )
-from jupyterhub_gpuworkshop.core.rules import Action
+from jupyterhub_gpuworkshop.core.rules import Action, OverShareAction
 from jupyterhub_gpuworkshop.core.units import format_duration
 from jupyterhub_gpuworkshop.core.wire import Event, EventKind
 
@@ -31,6 +31,12 @@ from .taking import Taking
 from .watching import Watched
 
 _LOG = logging.getLogger(__name__)
+_DONE = {
+    Action.PARK: "paused, their variables kept (restarted where that cannot be, and "
+    "their variables are gone)",
+    Action.RESTART: "restarted, and their variables are gone",
+    Action.STOP_KERNEL: "stopped, and their variables are gone",
+}
 
 
 class Watchdog:
@@ -66,6 +72,7 @@ class Watchdog:
         self._wall = wall
         self._seen_rounds = 0
         self._told: dict[str, float] = {}
+        self._announced: dict[Owner, Subject] = {}
 
     async def step(self) -> None:
         """Wait for the next snapshot, and carry out what follows from it."""
@@ -74,9 +81,16 @@ class Watchdog:
         leases = {lease.id: lease for lease in self._monitor.snapshot.leases}
         over = {k: x for k, x in self._monitor.overs.items() if x.since is not None}
         self._told = {k: at for k, at in self._told.items() if k in over}
+        # What came of an act is told with its notice: it stands until then.
+        self._announced = {
+            owner: subject
+            for owner, subject in self._announced.items()
+            if self._actor.is_acting_on(owner)
+        }
         self._monitor.notices.keep_only(
             NoticeKind.OVER_SHARE,
-            {_subject(leases[k]) for k in over if k in leases},
+            {_subject(leases[k]) for k in over if k in leases}
+            | set(self._announced.values()),
         )
         if self._why_not_act() or self._rules.idle().dry_run:
             return
@@ -108,11 +122,12 @@ class Watchdog:
         if decision.kind is OverKind.NOTICE:
             await self._tell(lease, decision, rules.grace_seconds)
         elif decision.kind is OverKind.TAKE_IDLE:
-            self._take(*idle[0], decision)
-        elif decision.kind is OverKind.TAKE_BUSY:
+            self._take(lease, *idle[0], decision)
+        elif decision.kind is OverKind.TAKE_BUSY and self._take(
+            lease, *busy[0], decision
+        ):
             # Before the next one its attendee is told anew.
             self._told.pop(lease.id, None)
-            self._take(*busy[0], decision)
 
     def _is_idle(self, watched: Watched, seconds: float) -> bool:
         idle_seconds = watched.watch.idle_seconds
@@ -127,13 +142,7 @@ class Watchdog:
         self, lease: Lease, decision: OverDecision, grace_seconds: float
     ) -> None:
         self._told[lease.id] = self._clock()
-        rules = self._rules.over_share()
-        follows = (
-            f" In {format_duration(grace_seconds)} idle notebooks of yours are "
-            "restarted, the largest first."
-            if rules.action.value != "notice"
-            else ""
-        )
+        follows = self._what_follows(lease, grace_seconds)
         self._monitor.notices.give(
             NoticeKind.OVER_SHARE,
             user=lease.user,
@@ -157,11 +166,42 @@ class Watchdog:
             )
         )
 
-    def _take(self, owner: Owner, watched: Watched, decision: OverDecision) -> None:
+    def _what_follows(self, lease: Lease, grace_seconds: float) -> str:
+        """Say what is done after the notice, in sentences; nothing where nothing is."""
+        follows = self._rules.over_share().action
+        if follows is OverShareAction.NOTICE:
+            return ""
+        action = self._rules.idle().action_for(self._groups(lease))
+        sentences = (
+            f" In {format_duration(grace_seconds)} idle notebooks of yours are "
+            f"{_DONE[action]}, the largest first."
+        )
+        if follows is OverShareAction.RESTART:
+            sentences += (
+                " When no idle one is left, busy ones are restarted too, the largest "
+                "first, and what they compute is lost."
+            )
+        return sentences
+
+    def _groups(self, lease: Lease) -> tuple[str, ...]:
+        return next(
+            (
+                tuple(watched.server.groups)
+                for owner, watched in self._monitor.kernels.items()
+                if owner.lease_id == lease.id
+            ),
+            (),
+        )
+
+    def _take(
+        self, lease: Lease, owner: Owner, watched: Watched, decision: OverDecision
+    ) -> bool:
+        """Begin an act; return whether it has begun."""
         is_idle = decision.kind is OverKind.TAKE_IDLE
         if not self._actor.may_act_on(owner):
-            return
+            return False
         action = self._rules.idle().action_for(watched.server.groups)
+        self._announced[owner] = _subject(lease)
         self._actor.begin(
             Taking(
                 owner=owner,
@@ -169,8 +209,10 @@ class Watchdog:
                 action=action if is_idle else Action.RESTART,
                 reason=decision.reason,
                 must_be_idle=is_idle,
+                announced=_subject(lease),
             )
         )
+        return True
 
 
 def _subject(lease: Lease) -> Subject:

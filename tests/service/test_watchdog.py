@@ -1,7 +1,10 @@
 """Who uses more than the share is told, then loses idle kernels, and busy ones last."""
 
+from dataclasses import replace
+
 import pytest
 
+from jupyterhub_gpuworkshop.core.errors import SourceLost
 from jupyterhub_gpuworkshop.core.wire import EventKind
 from jupyterhub_gpuworkshop.service.watchdog import Watchdog
 
@@ -10,12 +13,12 @@ from .world import RULES, World
 HOLD = 'held.append(simcuda.allocate("{}"))'
 
 
-async def a_world(folder, action="idle_kernels", **idle):
+async def a_world(folder, over_share="idle_kernels", **idle):
     # Idle kernels are left alone for their idleness: this is about the share.
     rules = {
         **RULES,
         "idle": {**RULES["idle"], "needed_after": "1h", "after": "2h", **idle},
-        "over_share": {"grace": "20s", "action": action},
+        "over_share": {"grace": "20s", "action": over_share},
     }
     world = await World(folder, rules).open()
     world.watchdog = Watchdog(
@@ -88,11 +91,148 @@ async def test_where_the_organiser_says_so_the_largest_busy_one_goes_last(tmp_pa
     await world.close()
 
 
-async def test_who_keeps_to_the_share_or_is_not_to_be_read_is_left_alone(tmp_path):
+async def test_who_keeps_to_the_share_is_left_alone(tmp_path):
     world = await a_world(tmp_path, "restart")
     start(world, "3GiB", state="busy")
     await watch(world, 12)
     assert kinds(world) == []
+    await world.close()
+
+
+@pytest.mark.parametrize("blind", ["no samples", "no lists", "no sizes", "no /proc"])
+async def test_who_is_not_to_be_read_is_neither_told_nor_touched(tmp_path, blind):
+    world = await a_world(tmp_path, "restart")
+    start(world, "4GiB", state="busy")
+    sample = world.monitor._gpus.sample
+
+    async def unreadable(*_):
+        raise OSError("no /proc") if blind == "no /proc" else SourceLost("It is gone.")
+
+    async def unlisted():
+        return tuple(replace(x, processes=None) for x in await sample())
+
+    async def unsized():
+        return tuple(
+            replace(
+                x,
+                processes=tuple(
+                    replace(p, memory_bytes=None) for p in x.processes or ()
+                ),
+            )
+            for x in await sample()
+        )
+
+    where = world.monitor._host if blind == "no /proc" else world.monitor._gpus
+    name = "processes" if blind == "no /proc" else "sample"
+    ways = {"no lists": unlisted, "no sizes": unsized}
+    readable = getattr(where, name)
+    setattr(where, name, ways.get(blind, unreadable))
+    await watch(world, 12)
+    assert kinds(world) == []
+    assert restarted(world) == []
+    # Once it can be read, the same is seen and told.
+    setattr(where, name, readable)
+    await watch(world, 6)
+    assert kinds(world) == [EventKind.OVER_SHARE]
+    # And what was told stands no longer than it can be read.
+    setattr(where, name, ways.get(blind, unreadable))
+    await watch(world, 12)
+    assert restarted(world) == []
+    assert world.monitor.notices.standing == ()
+    await world.close()
+
+
+@pytest.mark.parametrize(
+    ("idle_action", "said"),
+    [
+        ("park", "idle notebooks of yours are paused, their variables kept"),
+        ("restart", "idle notebooks of yours are restarted, and their variables are"),
+        ("stop_kernel", "idle notebooks of yours are stopped, and their variables are"),
+    ],
+)
+async def test_the_notice_says_what_is_done_to_that_attendees_kernels(
+    tmp_path, idle_action, said
+):
+    # Not what everybody else's kernels would meet.
+    other = "restart" if idle_action != "restart" else "stop_kernel"
+    world = await a_world(tmp_path, action=other, groups={"class": idle_action})
+    info = replace(world.attendee.info, groups=("class",))
+    world.report = replace(world.report, servers=(info,))
+    start(world, "4GiB")
+    await watch(world, 5)
+    (notice,) = world.monitor.notices.standing
+    assert f"In 20 s {said}" in notice.text
+    assert "busy" not in notice.text
+    await world.close()
+
+
+async def test_the_notice_says_that_busy_ones_follow_where_they_do(tmp_path):
+    world = await a_world(tmp_path, "restart")
+    start(world, "4GiB", state="busy")
+    await watch(world, 5)
+    (notice,) = world.monitor.notices.standing
+    assert "When no idle one is left, busy ones are restarted too, the" in notice.text
+    await world.close()
+
+
+async def test_a_notice_after_which_nothing_is_done_threatens_with_nothing(tmp_path):
+    world = await a_world(tmp_path, "notice")
+    start(world, "4GiB")
+    await watch(world, 5)
+    (notice,) = world.monitor.notices.standing
+    assert notice.text.endswith("shut down notebooks that you do not need.")
+    assert notice.acts_at is None
+    await world.close()
+
+
+@pytest.mark.parametrize("state", ["idle", "busy"])
+async def test_the_act_is_recorded_with_the_notice_that_announced_it(tmp_path, state):
+    world = await a_world(tmp_path, "restart")
+    start(world, "4GiB", state)
+    await watch(world, 5)
+    (notice,) = world.monitor.notices.standing
+    world.monitor.notices.mark_seen([notice.id])
+    while not restarted(world):
+        await watch(world, 1)
+    taken = world.events()[-1]
+    assert taken.kind is EventKind.KERNEL_RECLAIMED
+    assert taken.details["notice_at"] == notice.given_at
+    assert taken.details["notice_seen_at"] is not None
+    await world.close()
+
+
+async def test_a_notice_stands_until_what_it_announced_is_told(tmp_path):
+    world = await a_world(tmp_path)
+    kernel_id = start(world, "4GiB")
+    await watch(world, 8)
+    (notice,) = world.monitor.notices.standing
+    told = world.actor.teller.taken
+
+    async def late(*what):
+        # The share is kept again, and the watchdog has seen it.
+        await world.look()
+        await world.watchdog.step()
+        await told(*what)
+
+    world.actor.teller.taken = late
+    await watch(world, 1)
+    assert restarted(world) == [kernel_id]
+    assert world.events()[-1].details["notice_at"] == notice.given_at
+    await watch(world, 1)
+    assert notice not in world.monitor.notices.standing
+    await world.close()
+
+
+async def test_an_act_that_does_not_begin_is_not_told_anew(tmp_path):
+    world = await a_world(tmp_path, "restart")
+    start(world, "4GiB", state="busy")
+    may, world.actor.may_act_on = world.actor.may_act_on, lambda owner: False
+    await watch(world, 20)
+    assert kinds(world) == [EventKind.OVER_SHARE]
+    assert restarted(world) == []
+    world.actor.may_act_on = may
+    await watch(world, 1)
+    assert len(restarted(world)) == 1
     await world.close()
 
 
