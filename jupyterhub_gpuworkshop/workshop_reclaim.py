@@ -77,6 +77,16 @@ class Idle(Section):
         "cell ended and next to no CPU time, would be taken for idle. false: nothing "
         f"is reclaimed there. true or false. Default: false. {SOON}",
     )
+    server_after: Annotated[Duration, AfterValidator(lasting(1))] = Field(
+        default=3600.0,
+        description="After how long a server is stopped and its share given back, when "
+        "somebody was refused a share and would get this one: no GPU memory, every "
+        "notebook idle, no browser open, no terminal, no process outside its "
+        "notebooks, all that time. The attendee is told `idle.notice` before. Needs a "
+        "server whose processes the service sees, and the scope `delete:servers`, "
+        f"which `configure()` gives it. {DURATION_WORDS} 1s to 366 d. Default: 1 h. "
+        f"{SOON}",
+    )
     pin_max: Annotated[Duration, AfterValidator(lasting(0))] = Field(
         default=2 * 3600.0,
         description="For how long an attendee may pin a kernel of theirs, so that it "

@@ -19,6 +19,8 @@ class NoticeKind(str, Enum):
     """The processes of a server use more than its share."""
     KERNEL_TAKEN = "kernel_taken"
     """A kernel was paused, restarted or stopped."""
+    SERVER_STOPPED = "server_stopped"
+    """An idle server was stopped, and its share given back."""
     RETURN_WAITS = "return_waits"
     """A paused kernel is to come back, and its memory is not free yet."""
 

@@ -38,6 +38,11 @@ class EventKind(str, Enum):
     """A parked kernel is to come back, and its memory is not free yet."""
     KERNEL_LOST = "kernel_lost"
     """A kernel's memory could not be moved, and it was restarted."""
+    SERVER_STOPPED = "server_stopped"
+    """An idle server, for its share."""
+    SERVER_STOP_FAILED = "server_stop_failed"
+    SERVER_STOP_WOULD = "server_stop_would"
+    """`idle.dry_run`: what would have been stopped."""
     OVER_SHARE = "over_share"
     """An attendee is told that processes use more than the share."""
 

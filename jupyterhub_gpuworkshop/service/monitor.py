@@ -174,6 +174,11 @@ class Monitor:
             await self._published.wait()
 
     @property
+    def device_uses(self) -> Mapping[str, DeviceUse]:
+        """What placement is told of each device, by UUID."""
+        return {use.uuid: use for use in self._device_uses}
+
+    @property
     def hub_problem(self) -> str:
         """Why what the hub said may be out of date, in a sentence; else empty."""
         return self._link.problem

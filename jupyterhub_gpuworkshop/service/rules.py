@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 
 from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
+from jupyterhub_gpuworkshop.core.placement import PlacementRules, Policy
 from jupyterhub_gpuworkshop.core.rules import IdleRules, OverShareRules, ParkingRules
 from jupyterhub_gpuworkshop.workshop import Workshop
 from jupyterhub_gpuworkshop.workshop_reading import split_source
@@ -87,9 +88,21 @@ class Rules:
             group_actions=idle.groups,
             without_utilisation=idle.without_utilisation,
             pin_max_seconds=idle.pin_max,
+            server_after_seconds=idle.server_after,
             dry_run=idle.dry_run,
             # One slow round is no gap; two lost ones are.
             max_gap_seconds=3 * monitor.interval + 2 * monitor.timeout,
+        )
+
+    def placement(self) -> PlacementRules:
+        """Return the rules by which the hub places, as the file has them."""
+        gpus = self.workshop.gpus
+        return PlacementRules(
+            policy=Policy(gpus.placement),
+            keep_free_bytes=gpus.keep_free_per_gpu,
+            oversubscribe=gpus.oversubscribe,
+            exclude=tuple(gpus.exclude),
+            sticky=gpus.sticky,
         )
 
     def over_share(self) -> OverShareRules:
