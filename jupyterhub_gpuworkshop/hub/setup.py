@@ -27,6 +27,7 @@ from .spawners.docker_request import NO_SWARM
 READ_SCOPE = "custom:gpuworkshop:read"
 ADMIN_SCOPE = "custom:gpuworkshop:admin"
 ORGANISER_ROLE = "gpuworkshop-organiser"
+SERVICE_ROLE = "gpuworkshop-service"
 
 ONLY_READ = "GPUWORKSHOP_ONLY_READ"
 """The environment variable of who loads a hub's configuration without a hub, as the
@@ -262,7 +263,22 @@ def _add_roles(c: Config, service: str) -> None:
                 "scopes": [ADMIN_SCOPE, access],
             }
         )
+    ours = next((role for role in roles if role.get("name") == SERVICE_ROLE), None)
+    if ours is None:
+        ours = {
+            "name": SERVICE_ROLE,
+            "description": "The GPU service, which stops idle servers",
+        }
+        roles.append(ours)
+    _add(ours, "scopes", "delete:servers")
+    _add(ours, "services", service)
     c.JupyterHub.load_roles = roles
+
+
+def _add(role: dict[str, Any], key: str, value: str) -> None:
+    """Put a value into one of a role's lists, which stays the admin's otherwise."""
+    given = role.get(key, [])
+    role[key] = [*given, *([] if value in given else [value])]
 
 
 def _listed(c: Config, name: str) -> list[Any]:

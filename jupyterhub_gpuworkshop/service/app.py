@@ -42,6 +42,7 @@ from .returning import Returns
 from .rules import Rules
 from .sampler import ChildSampler, sampler_command
 from .servers import Servers
+from .stopping import idle_servers
 from .telling import Teller
 from .watchdog import Watchdog
 from .web import web_application
@@ -268,6 +269,7 @@ class GpuService(Application):
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.actor.close()
         await self.returns.close()
+        await self.idle_servers.close()
         await self.notes.close()
         await self.monitor.close()
         await self.gpus.close()
@@ -321,6 +323,7 @@ class GpuService(Application):
             why_not_act=self.only_one.why_not,
         )
         self._build_parking(host)
+        self.idle_servers = idle_servers(self)
 
     def _build_parking(self, host: Host) -> None:
         gpus = self.rules.workshop.gpus
@@ -361,6 +364,7 @@ class GpuService(Application):
             loop("Taking memory back", self.reaper.step, 0.0),
             loop("Bringing kernels back", self.returns.step, _LISTEN_EVERY_SECONDS),
             loop("Watching over shares", self.watchdog.step, 0.0),
+            loop("Stopping idle servers", self.idle_servers.step, 0.0),
             loop("Leaving notes", self._leave_notes, interval_seconds),
         )
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 def hub_auth(service: "GpuService") -> HubOAuth:
     """Return the way to ask the hub; the callback handler finds the same one."""
+    if HubOAuth.initialized():
+        return HubOAuth.instance()
     given = {"base_url": service.prefix}
     settings = service.rules.workshop.service
     if not os.environ.get("JUPYTERHUB_CLIENT_ID"):

@@ -158,6 +158,33 @@ def test_appended_services_and_roles_stay_too():
     assert {role["name"] for role in c.JupyterHub.load_roles} >= {"mine", "user"}
 
 
+@pytest.mark.parametrize("managed", [True, False])
+def test_the_services_token_may_stop_servers_and_nothing_else(tmp_path, managed):
+    service = {"managed": managed, "secret_file": str(tmp_path / "secrets.env")}
+    c = _configured({"service": {"name": "gpus", **service}})
+    theirs = [r for r in c.JupyterHub.load_roles if "gpus" in r.get("services", [])]
+    assert [role["scopes"] for role in theirs] == [["delete:servers"]]
+    (registered,) = c.JupyterHub.services
+    assert not registered.get("admin")
+
+
+def test_an_admins_role_of_the_services_name_gains_what_it_lacks():
+    mine = {
+        "name": "gpuworkshop-service",
+        "scopes": ["read:hub"],
+        "services": ["mine"],
+    }
+    c = _configured(load_roles=[mine])
+    (role,) = (
+        role
+        for role in c.JupyterHub.load_roles
+        if role["name"] == "gpuworkshop-service"
+    )
+    assert role["scopes"] == ["read:hub", "delete:servers"]
+    assert role["services"] == ["mine", "gpuworkshop"]
+    assert mine["scopes"] == ["read:hub"]
+
+
 def test_a_second_call_is_refused():
     c = _configured()
     with pytest.raises(WorkshopFileError, match="twice"):
