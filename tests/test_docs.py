@@ -34,6 +34,7 @@ from jupyterhub_gpuworkshop.hub.mixin import GpuSpawnerMixin
 from jupyterhub_gpuworkshop.hub.runtime import GpuRuntime
 from jupyterhub_gpuworkshop.hub.spawners.docker import GpuDockerMixin
 from jupyterhub_gpuworkshop.service.app import GpuService
+from jupyterhub_gpuworkshop.service.asked import memory_answer
 from jupyterhub_gpuworkshop.service.auth import Viewer
 from jupyterhub_gpuworkshop.service.store import Recorded
 from jupyterhub_gpuworkshop.service.views import event_view, snapshot_view
@@ -232,7 +233,10 @@ def test_every_key_of_the_rest_api_is_in_its_reference() -> None:
     assert all(view[part] for part in ("devices", "leases", "kernels", "holders"))
     event = Event(at=0.0, kind=EventKind.LEASE_GRANTED, user="ada")
     told = event_view(Recorded(id=1, origin="hub", event=event), organiser)
-    assert _json_keys(json.loads(json.dumps([view, told]))) <= said
+    memory = memory_answer(
+        _full_snapshot(), _full_snapshot().inventory.devices[0], organiser
+    )
+    assert _json_keys(json.loads(json.dumps([view, told, memory]))) <= said
     for words in (EventKind, HolderKind, KernelState):
         assert {word.value for word in words} <= said
 

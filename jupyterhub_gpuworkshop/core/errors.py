@@ -15,6 +15,9 @@
     ├── ParkError                   GPU memory did not move to host RAM, or back
     ├── CallHangs                   a blocking call has not come back
     ├── ServerError                 an attendee's server answers wrongly, or not at all
+    ├── ActRefused                  what somebody asked for is not done
+    │   ├── ActForbidden            ... because it is not theirs to ask for
+    │   └── NothingThere            ... because there is nothing of that name, or not now
     ├── LinkError                   hub and service cannot talk
     ├── HubError                    the hub does not do what it was asked to
     ├── ProofError                  whether caps hold cannot be proven
@@ -85,6 +88,18 @@ class CallHangs(GpuWorkshopError):
 
 class ServerError(GpuWorkshopError):
     """An attendee's server answers wrongly, or not at all: it is unknown."""
+
+
+class ActRefused(GpuWorkshopError):
+    """What somebody asked for is not done; the message is written for them."""
+
+
+class ActForbidden(ActRefused):
+    """It is not theirs to ask for."""
+
+
+class NothingThere(ActRefused):
+    """There is nothing of that name, or not now, or not for them to see."""
 
 
 class LinkError(GpuWorkshopError):

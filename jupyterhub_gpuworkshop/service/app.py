@@ -25,6 +25,7 @@ from jupyterhub_gpuworkshop.machine.parking import open_parker
 
 from .acting import Actor
 from .credentials import read_secret
+from .ending import Endings
 from .history import History
 from .host import Gpus, Host
 from .kept import STATE_FILE, Kept
@@ -32,6 +33,7 @@ from .kernel_notes import KernelNotes
 from .limits import HardCaps
 from .link import Link
 from .loops import forever
+from .lost_devices import LostDevices
 from .monitor import Monitor
 from .moving import Mover
 from .only_one import OnlyOne
@@ -268,6 +270,7 @@ class GpuService(Application):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.actor.close()
+        await self.endings.close()
         await self.returns.close()
         await self.idle_servers.close()
         await self.notes.close()
@@ -324,6 +327,13 @@ class GpuService(Application):
         )
         self._build_parking(host)
         self.idle_servers = idle_servers(self)
+        self.endings = Endings(
+            self.monitor,
+            self.history,
+            spared={self._parent},
+            why_not_act=self.only_one.why_not,
+        )
+        self.lost_devices = LostDevices(self.monitor, self.history)
 
     def _build_parking(self, host: Host) -> None:
         gpus = self.rules.workshop.gpus
@@ -365,6 +375,7 @@ class GpuService(Application):
             loop("Bringing kernels back", self.returns.step, _LISTEN_EVERY_SECONDS),
             loop("Watching over shares", self.watchdog.step, 0.0),
             loop("Stopping idle servers", self.idle_servers.step, 0.0),
+            loop("Watching for lost GPUs", self.lost_devices.step, 0.0),
             loop("Leaving notes", self._leave_notes, interval_seconds),
         )
 

@@ -174,6 +174,11 @@ class Monitor:
             await self._published.wait()
 
     @property
+    def server_pids(self) -> frozenset[int]:
+        """The main processes of servers, as the hub said last."""
+        return frozenset(x.pid for x in self._link.report.servers if x.pid)
+
+    @property
     def device_uses(self) -> Mapping[str, DeviceUse]:
         """What placement is told of each device, by UUID."""
         return {use.uuid: use for use in self._device_uses}

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 
 from jupyterhub_gpuworkshop.core.notices import Notice, NoticeKind
 
-_PAST = frozenset({NoticeKind.KERNEL_TAKEN, NoticeKind.SERVER_STOPPED})
+_PAST = frozenset(
+    {NoticeKind.KERNEL_TAKEN, NoticeKind.SERVER_STOPPED, NoticeKind.PROCESS_ENDED}
+)
 """What has happened already: such a notice ends by itself."""
 _SEEN_FOR_SECONDS = 5 * 60.0
 _UNSEEN_FOR_SECONDS = 12 * 60 * 60.0

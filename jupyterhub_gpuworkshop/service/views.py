@@ -4,6 +4,7 @@ Owns who is shown what (design, rule 5): of others an attendee sees the devices'
 totals, and neither names nor notebooks nor processes.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -102,10 +103,11 @@ def snapshot_view(snapshot: Snapshot, viewer: Viewer, now: float) -> Json:
             }
             for x in may_see(snapshot.leases, found.leases)
         ],
-        "kernels": [_kernel(x) for x in may_see(snapshot.kernels, found.kernels)],
-        "holders": [_holder(x) for x in may_see(snapshot.holders, found.holders)],
+        "kernels": [kernel_view(x) for x in may_see(snapshot.kernels, found.kernels)],
+        "holders": [holder_view(x) for x in may_see(snapshot.holders, found.holders)],
         "notices": [
-            _notice(x) for x in may_see(snapshot.notices, _by_user(snapshot.notices))
+            notice_view(x)
+            for x in may_see(snapshot.notices, _by_user(snapshot.notices))
         ],
         # They name attendees and processes.
         "problems": list(snapshot.problems) if viewer.is_organiser else [],
@@ -159,6 +161,7 @@ def _devices(snapshot: Snapshot) -> list[Json]:
                 "leases": len(shares),
                 "promised_bytes": sum(shares),
                 "lost": device.lost,
+                "drained": device.uuid in snapshot.drained,
                 "problem": sample.problem if sample else "It was not read.",
             }
         )
@@ -223,7 +226,8 @@ def _limits(lease: Lease, hard: HardCap | None, viewer: Viewer) -> Json:
     }
 
 
-def _kernel(kernel: KernelView) -> Json:
+def kernel_view(kernel: KernelView) -> Json:
+    """Return a kernel with all its readings."""
     return {
         "lease_id": kernel.lease_id,
         "user": kernel.user,
@@ -243,10 +247,21 @@ def _kernel(kernel: KernelView) -> Json:
         "cpu": kernel.cpu,
         "age_seconds": kernel.age_seconds,
         "acts_at": kernel.acts_at,
+        "pinned": kernel.pinned_until is not None,
+        "pinned_until": _finite(kernel.pinned_until),
+        "pinned_by": kernel.pinned_by,
+        "parked_bytes": kernel.parked_bytes,
+        "parked_at": kernel.parked_at,
     }
 
 
-def _notice(notice: Notice) -> Json:
+def _finite(at: float | None) -> float | None:
+    """Return an instant as JSON knows it, which has no infinity."""
+    return None if at is None or math.isinf(at) else at
+
+
+def notice_view(notice: Notice) -> Json:
+    """Return a notice, and whether it was seen."""
     return {
         "id": notice.id,
         "kind": notice.kind.value,
@@ -260,9 +275,11 @@ def _notice(notice: Notice) -> Json:
     }
 
 
-def _holder(holder: Holder) -> Json:
+def holder_view(holder: Holder) -> Json:
+    """Return what a process holds on one device, and whose it is."""
     return {
         "pid": holder.process.pid,
+        "started": holder.process.started,
         "device": holder.device,
         "memory_bytes": holder.memory_bytes,
         "utilisation": holder.utilisation,

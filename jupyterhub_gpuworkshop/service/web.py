@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING, Any
 from jupyterhub.services.auth import HubOAuthCallbackHandler
 from tornado.web import Application, RequestHandler, StaticFileHandler
 
+from .acts import Acts
+from .acts_api import (
+    DrainHandler,
+    EndHandler,
+    KernelHandler,
+    MemoryHandler,
+    PinHandler,
+)
 from .api import EventsHandler, HealthHandler, SnapshotHandler
 from .credentials import hub_auth
 from .link import LinkHandler
@@ -53,6 +61,16 @@ def _routes(service: "GpuService") -> _Routes:
         "history": history,
         "refresh_seconds": service.rules.workshop.monitor.interval,
     }
+    asking = {
+        "auth": auth,
+        "monitor": monitor,
+        "history": history,
+        "rules": service.rules,
+        "acts": Acts(
+            monitor, service.rules, history, why_not_act=service.only_one.why_not
+        ),
+        "endings": service.endings,
+    }
     return [
         ("", PageHandler, page),
         ("oauth_callback", HubOAuthCallbackHandler, {}),
@@ -60,5 +78,10 @@ def _routes(service: "GpuService") -> _Routes:
         ("link", LinkHandler, {"hub": monitor, "secret": service.link_secret}),
         ("api/v1/snapshot", SnapshotHandler, {"auth": auth, "monitor": monitor}),
         ("api/v1/events", EventsHandler, {"auth": auth, "history": history}),
+        ("api/v1/kernels/([^/]+)", KernelHandler, asking),
+        ("api/v1/kernels/([^/]+)/pin", PinHandler, asking),
+        ("api/v1/devices/([^/]+)/memory", MemoryHandler, asking),
+        ("api/v1/devices/([^/]+)/drain", DrainHandler, asking),
+        ("api/v1/holders/([^/]+)/end", EndHandler, asking),
         ("static/(.*)", StaticFileHandler, {"path": str(STATIC_FOLDER)}),
     ]

@@ -1,0 +1,232 @@
+"""The part of the REST API that asks about one thing, or asks for something.
+
+Owns the routes for one kernel, one device and one process below ``api/v1``. A browser's
+cookie alone opens none that changes anything: the hub's XSRF check is before it.
+"""
+
+import json
+from typing import Any
+
+from jupyterhub.services.auth import HubOAuth
+from tornado.httputil import HTTPServerRequest
+from tornado.web import Application, HTTPError, stream_request_body
+
+from jupyterhub_gpuworkshop.core.errors import ActForbidden, ActRefused, NothingThere
+from jupyterhub_gpuworkshop.core.snapshot import ProcessId
+
+from .acts import Acts, Done
+from .api import ApiHandler
+from .asked import events_of_kernel, kernel_answer, memory_answer
+from .ending import Endings
+from .history import History
+from .monitor import Monitor
+from .rules import Rules
+from .watching import subject_of
+
+_MOST_BODY_BYTES = 4096
+_MOST_EVENTS_LOOKED_THROUGH = 10_000
+_LONGEST_PIN_SECONDS = 366 * 24 * 3600
+_STATUS = {ActForbidden: 403, NothingThere: 404}
+
+
+def status_of(error: ActRefused) -> int:
+    """Return the HTTP status that says why something is not done."""
+    return _STATUS.get(type(error), 409)
+
+
+def read_process_id(text: str) -> ProcessId:
+    """Read ``PID-STARTED``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    pid, _, started = text.partition("-")
+    for part in (pid, started):
+        if not (part.isascii() and part.isdigit() and len(part) < 20):
+            raise ValueError(
+                f"{text[:50]!r} is no process: write PID-STARTED, as `holders` of "
+                "api/v1/snapshot has `pid` and `started`"
+            )
+    return ProcessId(pid=int(pid), started=int(started))
+
+
+class _AskHandler(ApiHandler):
+    """What all of them read."""
+
+    def initialize(  # type: ignore[override]  # tornado's own way
+        self,
+        auth: HubOAuth,
+        monitor: Monitor,
+        history: History,
+        rules: Rules,
+        acts: Acts,
+        endings: Endings,
+    ) -> None:
+        """Take what it reads, and who does what is asked for."""
+        super().initialize(auth)
+        self._monitor = monitor
+        self._history = history
+        self._rules = rules
+        self._acts = acts
+        self._endings = endings
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Say why something was refused, in the sentence that was written for it."""
+        _, error, _ = kwargs.get("exc_info", (None, None, None))
+        if isinstance(error, ActRefused):
+            self.set_status(status_of(error))
+            self.finish({"message": str(error)})
+        else:
+            super().write_error(status_code, **kwargs)
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """A refusal is an answer, and no error of the service's."""
+        if not isinstance(value, ActRefused):
+            super().log_exception(typ, value, tb)
+
+    def _which_server(self) -> tuple[str | None, str | None]:
+        """Return whose kernel is meant, where the query says so."""
+        query = self.request.query_arguments
+        return (
+            self.get_query_argument("user") if "user" in query else None,
+            self.get_query_argument("server") if "server" in query else None,
+        )
+
+
+class KernelHandler(_AskHandler):
+    """``GET api/v1/kernels/ID``: why it was or was not reclaimed."""
+
+    def get(self, kernel_id: str) -> None:
+        """Write all readings, the rules, the notice and the last events."""
+        viewer, user = self.viewer, self._which_server()[0]
+        try:
+            owner = self._acts.kernel(viewer, kernel_id, *self._which_server())
+        except NothingThere:
+            owner = None
+        of_user = user if viewer.is_organiser else viewer.attendee
+        events = events_of_kernel(
+            self._history.latest(_MOST_EVENTS_LOOKED_THROUGH, of_user),
+            kernel_id,
+            owner.key if owner is not None else None,
+        )
+        if owner is None and not events:
+            raise NothingThere(
+                "There is no such kernel, and nothing is known of it, or it is not "
+                "yours."
+            )
+        notice = None
+        if owner is not None:
+            notice = self._monitor.notices.about(subject_of(owner))
+        self.finish(
+            kernel_answer(
+                self._monitor.kernels[owner] if owner is not None else None,
+                self._rules.idle(),
+                notice,
+                events,
+                viewer,
+            )
+        )
+        if notice is not None and notice.user == viewer.user:
+            self._monitor.notices.mark_seen([notice.id])
+
+
+class MemoryHandler(_AskHandler):
+    """``GET api/v1/devices/UUID/memory``: who holds it."""
+
+    def get(self, uuid: str) -> None:
+        """Write who does: names for the organiser, one's own and sums for others."""
+        device = self._acts.device(uuid)
+        self.finish(memory_answer(self._monitor.snapshot, device, self.viewer))
+
+
+@stream_request_body
+class _ActHandler(_AskHandler):
+    """What all of them do that change something: read a small body of JSON."""
+
+    def __init__(
+        self, application: Application, request: HTTPServerRequest, **kwargs: Any
+    ) -> None:
+        self._body = bytearray()
+        super().__init__(application, request, **kwargs)
+
+    async def prepare(self) -> None:
+        """Find out who it is, before a byte of the body is read."""
+        await super().prepare()
+        length = self.request.headers.get("Content-Length", "0")
+        if not self._finished and int(length) > _MOST_BODY_BYTES:
+            self.set_header("Connection", "close")
+            self.send_error(400, reason="The body is too long: it is one number.")
+
+    def data_received(self, chunk: bytes) -> None:
+        """Collect the body, as far as it makes sense."""
+        if len(self._body) <= _MOST_BODY_BYTES:
+            self._body += chunk
+
+    def _read(self, *keys: str) -> dict[str, Any]:
+        """Return the body: a JSON object with these keys and no others."""
+        example = json.dumps(dict.fromkeys(keys, 3600))
+        try:
+            body = json.loads(bytes(self._body) or b"{}")
+        except (ValueError, RecursionError):
+            raise HTTPError(400, f"The body is no JSON: send {example}") from None
+        if not isinstance(body, dict) or body.keys() != set(keys):
+            raise HTTPError(400, f"The body does not fit: send {example}")
+        return body
+
+    def _say(self, done: Done, **more: Any) -> None:
+        self.finish({"message": done.message, "on_disk": done.on_disk, **more})
+
+
+class PinHandler(_ActHandler):
+    """``POST`` and ``DELETE`` of ``api/v1/kernels/ID/pin``."""
+
+    async def post(self, kernel_id: str) -> None:
+        """Pin a kernel."""
+        owner = self._acts.kernel(self.viewer, kernel_id, *self._which_server())
+        seconds = self._read("seconds")["seconds"]
+        if seconds is not None and (
+            isinstance(seconds, bool)
+            or not isinstance(seconds, (int, float))
+            or not 1 <= seconds <= _LONGEST_PIN_SECONDS
+        ):
+            raise HTTPError(
+                400,
+                f"seconds is no number from 1 to {_LONGEST_PIN_SECONDS}: send "
+                '{"seconds": 3600}, or {"seconds": null} for a pin without end',
+            )
+        done = await self._acts.pin(self.viewer, owner, seconds)
+        pin = self._monitor.pins.of(owner)
+        self._say(done, pinned_until=pin.until if pin is not None else None)
+
+    async def delete(self, kernel_id: str) -> None:
+        """Lift a pin."""
+        owner = self._acts.kernel(self.viewer, kernel_id, *self._which_server())
+        self._say(await self._acts.unpin(self.viewer, owner))
+
+
+class DrainHandler(_ActHandler):
+    """``POST`` and ``DELETE`` of ``api/v1/devices/UUID/drain``."""
+
+    async def post(self, uuid: str) -> None:
+        """Take a device out of service."""
+        self._read()
+        self._say(await self._acts.drain(self.viewer, uuid))
+
+    async def delete(self, uuid: str) -> None:
+        """Take it back."""
+        self._say(await self._acts.undrain(self.viewer, uuid))
+
+
+class EndHandler(_ActHandler):
+    """``POST api/v1/holders/PID-STARTED/end``."""
+
+    async def post(self, process: str) -> None:
+        """Ask a process to end; the answer does not wait for that."""
+        self._read()
+        try:
+            wanted = read_process_id(process)
+        except ValueError as error:
+            raise HTTPError(400, str(error)) from None
+        message = await self._endings.end(wanted, self.viewer)
+        self.set_status(202)
+        self.finish({"message": message})
