@@ -4,7 +4,7 @@ Owns the law that nobody innocent is hit. The window in which *all* signals say 
 begins with our own first idle observation and begins anew at anything else: a signal
 that is not idle, is unknown or missing, a gap between readings, a clock that goes
 back, another process, another time of last activity. What follows from a window is
-for `reclaim` and `over_share` to say.
+for `reclaim`, `idle_servers` and `over_share` to say.
 """
 
 from dataclasses import dataclass

@@ -67,8 +67,8 @@ class Connections:
             port: where the server is called.
 
         Returns:
-            None where it cannot be told: the process has ended, or in the network
-            that we share with it nobody listens on that port.
+            None where it cannot be told: the process has ended, in the network that
+            we share with it nobody listens on that port, or in its own on none.
         """
         try:
             name = _network_of(self._proc / str(pid))
@@ -76,7 +76,7 @@ class Connections:
         except (OSError, ValueError, IndexError):
             return None
         apart = name != self._here
-        if port not in network.listening and not apart:
+        if not (network.listening if apart else port in network.listening):
             return None
         return sum(
             s.local[1] in network.listening

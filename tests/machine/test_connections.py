@@ -103,6 +103,9 @@ def test_into_a_container_whatever_comes_from_outside_counts(tmp_path):
     near = f"{LO}:22B8 {LO}:C002 01 16"
     process(tmp_path / "9", "net:[4]", listens, near)
     assert Connections(tmp_path).count(9, 8888) == 1
+    # No server is there: it is not this process's network that it listens in.
+    process(tmp_path / "10", "net:[5]", outgoing)
+    assert Connections(tmp_path).count(10, 8888) is None
 
 
 def test_in_a_network_that_is_shared_only_the_servers_own_port_counts(tmp_path):
