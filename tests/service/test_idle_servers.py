@@ -254,9 +254,16 @@ async def test_who_comes_back_after_the_notice_keeps_the_server(tmp_path, trees)
     start(world)
     await watch(world, 140)
     assert kinds(world) == [EventKind.NOTICE_GIVEN]
-    # Between two askings: it is seen right before.
-    world.connected["lease-ada"] = 1
+    # Between two askings, when its time is up: it is seen right before.
+    look_again = world.idle_servers._look_again_and_stop
+
+    async def come_back_and_look_again(due):
+        world.connected["lease-ada"] = 1
+        await look_again(due)
+
+    world.idle_servers._look_again_and_stop = come_back_and_look_again
     await watch(world, 100)
+    assert world.connected
     assert world.hub.stopped == []
     assert world.monitor.notices.standing == ()
     await end(world)
@@ -366,13 +373,36 @@ async def test_the_longest_idle_goes_first_and_one_for_each_refusal(tmp_path, tr
     world.report = replace(world.report, refusals=(eve,))
     await watch(world, 20)
     assert world.hub.stopped == [("ada", "")]
-    # Eve has not tried again yet; what was given up for her is not for others.
-    world.report = replace(world.report, servers=(bobs,))
+    # Somebody was faster than eve: that is not for another server to make good.
+    dans = replace(world.lease("dan", 0, 16 * GIB), share="1 gpu", exclusive=True)
+    world.report = replace(
+        world.report, servers=(bobs,), leases=(*world.report.leases, dans)
+    )
     await watch(world, 100)
     assert world.hub.stopped == [("ada", "")]
     world.report = replace(world.report, refusals=(eve, fay))
     await watch(world, 20)
     assert world.hub.stopped == [("ada", ""), ("bob", "")]
+    await end(world)
+
+
+async def test_who_was_told_goes_before_who_has_been_idle_for_longer(tmp_path, trees):
+    world = await a_world(tmp_path, notice="60s", needed_after="60s")
+    bobs = replace(world.attendee.info, user="bob", lease_id="lease-bob")
+    # Bob's server is idle first, and is of no help while its GPU is out of service.
+    drained = (world.devices[1].uuid,)
+    await world.monitor.kept.change(lambda state: replace(state, drained=drained))
+    world.report = replace(world.report, servers=(bobs,))
+    await watch(world, 100)
+    world.report = replace(world.report, servers=(world.attendee.info, bobs))
+    world.refuse_somebody()
+    await watch(world, 120)
+    told = [notice.user for notice in world.monitor.notices.standing]
+    assert told == ["ada"]
+    await world.monitor.kept.change(lambda state: replace(state, drained=()))
+    await watch(world, 100)
+    assert world.hub.stopped == [("ada", "")]
+    assert [x.user for x in world.events()] == ["ada", "ada"]
     await end(world)
 
 
