@@ -186,10 +186,10 @@ def decide_server(
         return _keep("It has not been looked at lately.")
     limit_seconds = rules.server_after_seconds
     lasts = f"{format_duration(idle)} of {format_duration(limit_seconds)}"
-    if not wanted:
-        return _keep(f"Idle for {lasts}; nobody waits for its share.")
     if not is_nearly_due(watch, rules):
-        return _keep(f"Idle for {lasts}; somebody waits for a share.")
+        return _keep(f"Idle for {lasts}.")
+    if not wanted:
+        return _keep(f"Idle for {lasts}; nobody waits who would get its share.")
     acts_at = since + limit_seconds
     if notice_seconds := _notice_seconds(rules):
         told_at = now if noticed_at is None else noticed_at
