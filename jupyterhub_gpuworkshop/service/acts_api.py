@@ -50,6 +50,27 @@ def read_process_id(text: str) -> ProcessId:
     return ProcessId(pid=int(pid), started=int(started))
 
 
+def check_pin_seconds(seconds: object) -> float | None:
+    """Return for how long to pin; None for a pin without end.
+
+    Raises:
+        HTTPError: it is no such number.
+    """
+    if seconds is None:
+        return None
+    if (
+        isinstance(seconds, (int, float))
+        and not isinstance(seconds, bool)
+        and 1 <= seconds <= _LONGEST_PIN_SECONDS
+    ):
+        return float(seconds)
+    raise HTTPError(
+        400,
+        f"seconds is no number from 1 to {_LONGEST_PIN_SECONDS}: send "
+        '{"seconds": 3600}, or {"seconds": null} for a pin without end',
+    )
+
+
 class _AskHandler(ApiHandler):
     """What all of them read."""
 
@@ -183,17 +204,7 @@ class PinHandler(_ActHandler):
     async def post(self, kernel_id: str) -> None:
         """Pin a kernel."""
         owner = self._acts.kernel(self.viewer, kernel_id, *self._which_server())
-        seconds = self._read("seconds")["seconds"]
-        if seconds is not None and (
-            isinstance(seconds, bool)
-            or not isinstance(seconds, (int, float))
-            or not 1 <= seconds <= _LONGEST_PIN_SECONDS
-        ):
-            raise HTTPError(
-                400,
-                f"seconds is no number from 1 to {_LONGEST_PIN_SECONDS}: send "
-                '{"seconds": 3600}, or {"seconds": null} for a pin without end',
-            )
+        seconds = check_pin_seconds(self._read("seconds")["seconds"])
         done = await self._acts.pin(self.viewer, owner, seconds)
         pin = self._monitor.pins.of(owner)
         self._say(done, pinned_until=pin.until if pin is not None else None)

@@ -1,7 +1,7 @@
 """A plain page that shows the snapshot, until the dashboard comes.
 
 Owns the words and numbers on it; `templates/page.html` owns how they stand. It has no
-script: a browser asks again by itself.
+script: a browser asks again by itself, and forms post to `page_acts`.
 """
 
 import datetime
@@ -19,6 +19,7 @@ from jupyterhub_gpuworkshop.core.units import format_duration, format_size
 from .auth import GuardedHandler
 from .history import History
 from .monitor import Monitor
+from .rules import Rules
 from .views import event_view, own_notices, snapshot_view
 
 STATIC_FOLDER = Path(__file__).parent / "static"
@@ -26,6 +27,10 @@ _TEMPLATE_FOLDER = Path(__file__).parent / "templates"
 _EVENTS = 20
 _OLD_AFTER_SECONDS = 60.0
 _SHORTEST_REFRESH_SECONDS = 5
+_KEEP_SECONDS = 2 * 3600.0
+"""What organisers are offered where attendees may not pin."""
+_SAID_SECONDS = 20
+SAID_COOKIE = "gpuworkshop-said"
 
 _WORDS = {
     "lease_granted": "Share granted",
@@ -100,26 +105,81 @@ _JINJA.filters.update(
 )
 
 
-class PageHandler(GuardedHandler):
+class PlainHandler(GuardedHandler):
+    """A guarded handler that writes pages which look alike."""
+
+    def set_default_headers(self) -> None:
+        """Allow a page its own style sheet and its own forms, and nothing else."""
+        super().set_default_headers()
+        self.set_header(
+            "Content-Security-Policy",
+            "default-src 'none'; style-src 'self'; img-src 'self'; "
+            "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        )
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Say what is wrong on a page that looks like the others."""
+        self.write_refusal("This page cannot be shown", self._reason)
+
+    def write_refusal(self, heading: str, error: str, refresh_seconds: int = 0) -> None:
+        """Write a page that says why something is not shown, or not done."""
+        self.write_page(
+            "refused.html",
+            heading=heading,
+            error=error,
+            refresh_seconds=refresh_seconds,
+        )
+
+    def write_page(self, template: str, **values: Any) -> None:
+        """Write one of the pages in the folder of templates."""
+        self.finish(
+            _JINJA.get_template(template).render(
+                prefix=self.settings["prefix"],
+                hub_home=f"{self.hub_auth.hub_host}{self.hub_auth.hub_prefix}home",
+                **{
+                    "viewer": getattr(self, "viewer", None),
+                    "refresh_seconds": 0,
+                    **values,
+                },
+            )
+        )
+
+    def remember_to_say(self, message: str) -> None:
+        """Have the page say so when the browser comes to it next."""
+        self.set_signed_cookie(
+            SAID_COOKIE,
+            f"{self.viewer.name}\n{message}",
+            expires_days=None,
+            max_age=_SAID_SECONDS,
+            path=self.settings["prefix"],
+            httponly=True,
+            samesite="Strict",
+        )
+
+    def remembered(self) -> str:
+        """Return what was to be said to this viewer; empty for nothing."""
+        kept = self.get_signed_cookie(SAID_COOKIE, max_age_days=1) or b""
+        name, _, message = kept.decode().partition("\n")
+        return message if name == self.viewer.name else ""
+
+
+class PageHandler(PlainHandler):
     """``GET`` of the service's root."""
 
     def initialize(  # type: ignore[override]  # tornado's own way
-        self, auth: HubOAuth, monitor: Monitor, history: History, refresh_seconds: float
+        self,
+        auth: HubOAuth,
+        monitor: Monitor,
+        history: History,
+        rules: Rules,
+        refresh_seconds: float,
     ) -> None:
         """Take what it reads."""
         super().initialize(auth)
         self._monitor = monitor
         self._history = history
+        self._rules = rules
         self._refresh_seconds = max(_SHORTEST_REFRESH_SECONDS, round(refresh_seconds))
-
-    def set_default_headers(self) -> None:
-        """Allow the page its own style sheet, and nothing else."""
-        super().set_default_headers()
-        self.set_header(
-            "Content-Security-Policy",
-            "default-src 'none'; style-src 'self'; img-src 'self'; "
-            "form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
-        )
 
     def get(self) -> None:
         """Write the page."""
@@ -127,8 +187,9 @@ class PageHandler(GuardedHandler):
         view = snapshot_view(snapshot, self.viewer, time.time())
         events = self._history.latest(_EVENTS, self.viewer.attendee)
         labels = {device["uuid"]: device["label"] for device in view["devices"]}
-        self._write_page(
-            viewer=self.viewer,
+        most_seconds = self._rules.idle().pin_max_seconds
+        self.write_page(
+            "page.html",
             view=view,
             why_no_devices=snapshot.inventory.problem,
             events=[event_view(recorded, self.viewer) for recorded in events],
@@ -140,20 +201,16 @@ class PageHandler(GuardedHandler):
             ),
             is_old=view["age_seconds"] > _OLD_AFTER_SECONDS,
             notices=[x for x in view["notices"] if x["user"] == self.viewer.user],
+            refresh_seconds=self._refresh_seconds,
+            said=self.remembered(),
+            xsrf=self.xsrf_token.decode(),
+            may_pin=self.viewer.is_organiser or bool(most_seconds),
+            keep_seconds=most_seconds or _KEEP_SECONDS,
         )
         self._monitor.notices.mark_seen(own_notices(snapshot, self.viewer))
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Say what is wrong on a page that looks like the others."""
-        self._write_page(error=self._reason)
-
-    def _write_page(self, **values: Any) -> None:
-        values = {"error": "", "viewer": None, **values}
-        self.finish(
-            _JINJA.get_template("page.html").render(
-                prefix=self.settings["prefix"],
-                hub_home=f"{self.hub_auth.hub_host}{self.hub_auth.hub_prefix}home",
-                refresh_seconds=self._refresh_seconds,
-                **values,
-            )
+        """Say what is wrong, and try again by itself."""
+        self.write_refusal(
+            "This page cannot be shown", self._reason, self._refresh_seconds
         )

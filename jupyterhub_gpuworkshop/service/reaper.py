@@ -122,7 +122,9 @@ class Reaper:
                 user=owner.user,
                 server=owner.server,
                 kernel_id=owner.kernel_id,
-                text=_announcement(watched, in_seconds),
+                text=_announcement(
+                    watched, in_seconds, self._rules.idle().pin_max_seconds
+                ),
                 acts_in_seconds=in_seconds,
             )
             await self._actor.teller.record(
@@ -165,12 +167,17 @@ def taking_of(owner: Owner, watched: Watched) -> Taking:
     )
 
 
-def _announcement(watched: Watched, in_seconds: float) -> str:
+def _announcement(watched: Watched, in_seconds: float, pin_seconds: float) -> str:
     """Return what the attendee reads."""
     name = watched.view.notebook or "A notebook without a name"
     action = watched.decision.action or Action.RESTART
     return (
         f"{name} has not been used for a while and holds "
         f"{format_size(watched.view.memory_bytes)} of GPU memory. In "
-        f"{format_duration(in_seconds)} {_WILL[action]}. To keep it, run a cell."
+        f"{format_duration(in_seconds)} {_WILL[action]}. To keep it, run a cell"
+        + (
+            f', or choose "Keep for {format_duration(pin_seconds)}" on the page GPUs.'
+            if pin_seconds
+            else "."
+        )
     )

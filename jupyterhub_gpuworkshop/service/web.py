@@ -22,6 +22,13 @@ from .api import EventsHandler, HealthHandler, SnapshotHandler
 from .credentials import hub_auth
 from .link import LinkHandler
 from .page import STATIC_FOLDER, PageHandler
+from .page_acts import (
+    DrainFormHandler,
+    EndFormHandler,
+    KeepHandler,
+    LetGoHandler,
+    UndrainFormHandler,
+)
 
 if TYPE_CHECKING:
     from .app import GpuService
@@ -59,20 +66,24 @@ def _routes(service: "GpuService") -> _Routes:
         "auth": auth,
         "monitor": monitor,
         "history": history,
+        "rules": service.rules,
         "refresh_seconds": service.rules.workshop.monitor.interval,
     }
-    asking = {
+    why_not_act = service.only_one.why_not
+    acting = {
         "auth": auth,
         "monitor": monitor,
-        "history": history,
-        "rules": service.rules,
-        "acts": Acts(
-            monitor, service.rules, history, why_not_act=service.only_one.why_not
-        ),
+        "acts": Acts(monitor, service.rules, history, why_not_act=why_not_act),
         "endings": service.endings,
     }
+    asking = {**acting, "history": history, "rules": service.rules}
     return [
         ("", PageHandler, page),
+        ("keep", KeepHandler, acting),
+        ("let-go", LetGoHandler, acting),
+        ("drain", DrainFormHandler, acting),
+        ("undrain", UndrainFormHandler, acting),
+        ("end", EndFormHandler, acting),
         ("oauth_callback", HubOAuthCallbackHandler, {}),
         ("health", HealthHandler, {"monitor": monitor}),
         ("link", LinkHandler, {"hub": monitor, "secret": service.link_secret}),

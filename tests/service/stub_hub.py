@@ -9,6 +9,7 @@ from tornado.web import Application, RequestHandler
 READ = "custom:gpuworkshop:read"
 TOKENS = {
     "ada-token": {"name": "ada", "kind": "user", "scopes": [READ]},
+    "bob-token": {"name": "bob", "kind": "user", "scopes": [READ]},
     "admin-token": {"name": "root", "kind": "user", "scopes": ["admin-ui", READ]},
     "organiser-token": {
         "name": "olga",
