@@ -124,7 +124,7 @@ class Acts:
         )
         pin = self._monitor.pins.of(owner)
         said = in_words(pin) if pin is not None else "The pin is over already."
-        return _done(said, on_disk)
+        return _done(f"{self._name(owner)}: {said}", on_disk)
 
     async def unpin(self, viewer: Viewer, owner: Owner) -> Done:
         """Lift a kernel's pin; one without a pin stays without.
@@ -135,7 +135,8 @@ class Acts:
         self._check_turn()
         on_disk = await self._monitor.pins.unpin(owner)
         _LOG.info("%s unpins kernel %s of %s", viewer.name, owner.kernel_id, owner.user)
-        return _done("Not pinned: it is reclaimed when it has been idle.", on_disk)
+        said = "no longer pinned, and reclaimed once it has been idle."
+        return _done(f"{self._name(owner)}: {said}", on_disk)
 
     async def drain(self, viewer: Viewer, uuid: str) -> Done:
         """Take a device out of service: it gets no new lease.
@@ -187,6 +188,10 @@ class Acts:
         raise NothingThere(
             "There is no GPU of this UUID now: api/v1/snapshot lists those there are."
         )
+
+    def _name(self, owner: Owner) -> str:
+        watched = self._monitor.kernels.get(owner)
+        return watched.view.notebook if watched and watched.view.notebook else "Kernel"
 
     def _check_turn(self) -> None:
         if why_not := self._why_not_act():
