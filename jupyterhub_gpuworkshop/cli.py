@@ -185,6 +185,42 @@ def unit(file: Path, install: bool, base_url: str, api_url: str) -> None:
         click.echo(made.text(), nl=False)
 
 
+@main.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path, readable=False))
+@click.option("--all", "everything", is_flag=True, help="All of them; must be given.")
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path, file_okay=False, readable=False),
+    help="The service's state folder, where neither the workshop file names it nor it "
+    "is this folder or /var/lib/gpuworkshop.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def unpark(
+    ctx: click.Context,
+    file: Path | None,
+    everything: bool,
+    state_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Bring paused kernels back to the GPU, once the GPU service is stopped for good.
+
+    FILE is the workshop file; without it on The Littlest JupyterHub the gpuworkshop
+    section of its config.yaml. Kernels stay paused when the service ends, and nobody
+    else brings them back. Each comes back where its memory fits; what does not is
+    listed, with what to do, and stays paused. Run it before the package is removed, as
+    who ran the service. Exit status: 0 nothing is left paused, 1 something is.
+    """
+    from jupyterhub_gpuworkshop.tools.tljh_places import host_workshop
+    from jupyterhub_gpuworkshop.tools.unpark import UnparkOptions, run
+
+    if not everything:
+        raise click.UsageError("It brings back all or nothing: write --all.")
+    source = str(file) if file is not None else host_workshop()
+    options = UnparkOptions(workshop=source, state_dir=state_dir, json=as_json)
+    ctx.exit(run(options, click.echo))
+
+
 @main.group()
 def tljh() -> None:
     """What the plugin of The Littlest JupyterHub can do beside TLJH's own commands."""
@@ -204,14 +240,21 @@ def tljh_packages(ctx: click.Context) -> None:
 
 
 @tljh.command("remove")
-def tljh_remove() -> None:
+@click.option(
+    "--leave-paused",
+    is_flag=True,
+    help="Go on also where paused kernels cannot be brought back; their variables are "
+    "lost.",
+)
+def tljh_remove(leave_paused: bool) -> None:
     """Take the plugin out of TLJH: unit, secrets, command and package.
 
-    Servers that run go on, and what was written in config.yaml stays.
+    Servers that run go on, paused kernels come back first, and what was written in
+    config.yaml stays.
     """
     from tljh_plugin.removal import remove
 
-    remove(click.echo)
+    remove(click.echo, leave_paused=leave_paused)
 
 
 @main.command()

@@ -38,9 +38,13 @@ class OnlyOne:
 
     Args:
         folder: the state folder.
+
+    Attributes:
+        other: who held the lock at the last look, for a sentence; empty for nobody.
     """
 
     def __init__(self, folder: Path) -> None:
+        self.other = ""
         self._folder = folder
         self._path = folder / _FILE
         self._thread = OneThread("The disk of the state folder")
@@ -72,14 +76,23 @@ class OnlyOne:
         Returns:
             Whether this process may act. Reads the disk: not for the event loop.
         """
-        why_not = self._take()
-        if why_not != self._why_not:
+        before, why_not = self._why_not, self.take()
+        if why_not != before:
             if why_not:
                 _LOG.warning("%s", why_not)
             else:
                 _LOG.info("This GPU service takes idle memory back")
-        self._why_not = why_not
         return not why_not
+
+    def take(self) -> str:
+        """Do as `acquire` does, and log nothing: for who is no service.
+
+        Returns:
+            Why this process may not act, in a sentence; empty where it may.
+        """
+        self.other = ""
+        self._why_not = self._take()
+        return self._why_not
 
     def release(self) -> None:
         """Let another take over; the end of the process does so too."""
@@ -144,6 +157,7 @@ class OnlyOne:
 
     def _another(self, pid: str) -> str:
         who = f"Another GPU service (pid {pid})" if pid else "Another GPU service"
+        self.other = who
         return (
             f"{who} runs on the same state folder, {self._folder}, and takes idle "
             "memory back; this one only shows. Stop one of them, or give each a "

@@ -34,11 +34,11 @@ from .link import Link
 from .listening import Listening
 from .making_room import RoomMaker
 from .monitor import Monitor
-from .moving import Mover, Turn
+from .moving import Mover
 from .parking import Key, Parking, key_of
 from .rules import Rules
 from .servers import Servers
-from .settling import BETWEEN, left_of, let_go, states_of
+from .settling import BETWEEN, bring_back, left_of, let_go, states_of
 
 _LOG = logging.getLogger(__name__)
 _TOLD_AFTER_SECONDS = 2.0
@@ -253,7 +253,7 @@ class Returns:
             if not who_returns([need], await self._free_bytes(), (), margin_bytes):
                 return
             try:
-                await self._unpark(turn, record)
+                await bring_back(turn, record)
             except ParkError as error:
                 _LOG.warning(
                     "Kernel %s of %s has not come back: %s",
@@ -280,14 +280,6 @@ class Returns:
             waited_seconds=round(began - back.since, 3),
             moved_seconds=round(self._clock() - began, 3),
         )
-
-    async def _unpark(self, turn: Turn, record: ParkedKernel) -> None:
-        for process in record.processes:
-            try:
-                await turn.unpark(process, sum(record.memory_bytes.values()))
-            except ParkError:
-                if await self._host.lives(process):
-                    raise
 
     async def _tell_that_it_waits(self, record: ParkedKernel, back: _Back) -> None:
         if back.told or self._clock() - back.since < _TOLD_AFTER_SECONDS:

@@ -7,6 +7,7 @@ the service starts, and by whoever brings everything back for good.
 from collections.abc import Mapping
 from dataclasses import replace
 
+from jupyterhub_gpuworkshop.core.errors import ParkError
 from jupyterhub_gpuworkshop.core.snapshot import ProcessId
 from jupyterhub_gpuworkshop.machine.parking import ParkState
 from jupyterhub_gpuworkshop.machine.processes import boot_id
@@ -42,6 +43,21 @@ async def let_go(
     for process, state in states.items():
         if state is ParkState.LOCKED:
             await turn.unpark(process, sum(record.memory_bytes.values()))
+
+
+async def bring_back(turn: Turn, record: ParkedKernel) -> None:
+    """Bring all of a record back, for which there must be room; who has ended need not.
+
+    Raises:
+        ParkError: some of it is not back.
+        CallHangs: the driver has not come back.
+    """
+    for process in record.processes:
+        try:
+            await turn.unpark(process, sum(record.memory_bytes.values()))
+        except ParkError:
+            if await turn.state(process) is not ParkState.GONE:
+                raise
 
 
 def left_of(

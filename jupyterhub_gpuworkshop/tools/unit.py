@@ -24,7 +24,8 @@ UNITS = Path("/etc/systemd/system")
 
 _TEMPLATE = Path(__file__).parent / "templates" / NAME
 _MARK = "# Written by gpuworkshop"
-_STATE = Path("/var/lib/gpuworkshop")
+STATE_FOLDER = Path("/var/lib/gpuworkshop")
+"""Where the unit's service keeps its history and its state."""
 _MINORS = (*range(16), 254, 255)
 """Of the GPUs, nvidia-modeset and nvidiactl, under the driver's major number 195."""
 _PLAIN = re.compile(r"[\w./=:,@+#-]+", re.ASCII)
@@ -130,7 +131,7 @@ def for_workshop(
 def writable(workshop: Workshop) -> tuple[Path, ...]:
     """Return where this workshop makes the service write, beside its own folder."""
     history = workshop.service.state_dir
-    return () if history is None or history == _STATE else (history,)
+    return () if history is None or history == STATE_FOLDER else (history,)
 
 
 def readable(workshop: Workshop) -> tuple[Path, ...]:

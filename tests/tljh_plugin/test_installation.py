@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from jupyterhub_gpuworkshop.core.errors import HostError
+from jupyterhub_gpuworkshop.core.units import GIB
+from jupyterhub_gpuworkshop.machine.simulated import create_devices
+from jupyterhub_gpuworkshop.service.kept import STATE_FILE
 from jupyterhub_gpuworkshop.tools.tljh_places import TljhPlaces, host_workshop
 from jupyterhub_gpuworkshop.workshop import Workshop
 from tljh_plugin import packages, removal
@@ -127,3 +130,54 @@ def test_check_finds_tljhs_workshop_from_tljhs_hub_alone(
     assert host_workshop() is None
     monkeypatch.setattr("sys.prefix", str(places.hub_environment))
     assert host_workshop() == f"{places.config_file}#gpuworkshop"
+
+
+@pytest.mark.parametrize("is_sane", [True, False])
+def test_removal_brings_back_what_is_paused_or_stops_before_nobody_can(
+    places: TljhPlaces,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_sane: bool,
+) -> None:
+    monkeypatch.setattr(removal, "STATE_FOLDER", tmp_path / "state")
+    said: list[str] = []
+
+    def bring_back(*, leave_paused: bool = False) -> None:
+        removal._bring_back_what_is_paused(
+            places, said.append, leave_paused=leave_paused
+        )
+
+    bring_back()
+    assert said == [], "nothing was ever paused"
+    create_devices(tmp_path / "gpus", 1, GIB)
+    places.config_file.write_text(
+        "gpuworkshop:\n"
+        f"  gpus: {{source: simulated, simulated_dir: {tmp_path / 'gpus'}}}\n"
+    )
+    (tmp_path / "state").mkdir()
+    state = tmp_path / "state" / STATE_FILE
+    state.write_text('{"version": 1, "state": {}}' if is_sane else "{}}")
+    if is_sane:
+        bring_back()
+        assert said == ["Nothing is paused."]
+        return
+    with pytest.raises(HostError, match=r"remove --leave-paused"):
+        bring_back()
+    bring_back(leave_paused=True)
+    assert "They are left so." in said[-1]
+
+
+def test_removal_does_so_before_it_takes_anything_else_away(
+    places: TljhPlaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places.hub_environment.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(removal, "require_root", lambda _: None)
+    finish(places)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise HostError("paused")
+
+    monkeypatch.setattr(removal, "_bring_back_what_is_paused", refuse)
+    with pytest.raises(HostError, match="paused"):
+        removal.remove(lambda _: None, places)
+    assert is_our_link(places)
