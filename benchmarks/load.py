@@ -8,7 +8,8 @@ ours; and how often each program makes the driver list processes, which holds it
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,10 @@ from tornado import web
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
-from jupyterhub_gpuworkshop.core.wire import ServerInfo
+from jupyterhub_gpuworkshop.core.wire import Report, ServerInfo
+from jupyterhub_gpuworkshop.service.kept import ParkedKernel
+from jupyterhub_gpuworkshop.service.link import Link
+from jupyterhub_gpuworkshop.service.listening import Listening
 from jupyterhub_gpuworkshop.service.servers import Servers
 
 from .samplers import is_installed
@@ -26,6 +30,7 @@ from .seats import Room, seated
 _MINUTES = 10
 _INTERVAL_SECONDS = 5
 _COUNTED_SAMPLES = 3
+_LAST_ACTIVITY = "2026-01-01T00:00:00.000000Z"
 _KERNEL_ID = "00000000-0000-4000-8000-{:012d}"
 
 _A_MINUTE = {
@@ -57,6 +62,11 @@ def run(folder: Path, *, devices: int = 8, holders: int = 200) -> Iterator[str]:
         each = ", ".join(f"{k} {n / _MINUTES:g}" for k, n in sorted(counted.items()))
         when = " every minute" if new_kernels else ""
         yield f"requests per server and minute, {what}{when}: {total:.1f}  ({each})"
+    parked = asyncio.run(_requests_while_parked())
+    yield (
+        "requests per server and minute, beside these while a kernel of it is parked: "
+        f"{parked}"
+    )
     yield from _listings(folder, devices, holders)
 
 
@@ -75,7 +85,7 @@ class _Counting(web.RequestHandler):
                 "id": kernel_id,
                 "name": "python3",
                 "execution_state": "idle",
-                "last_activity": "2026-01-01T00:00:00.000000Z",
+                "last_activity": _LAST_ACTIVITY,
                 "connections": 1,
             }
             for kernel_id in self._kernels
@@ -92,22 +102,9 @@ async def _requests(new_kernels: int) -> Counter[str]:
     Args:
         new_kernels: how many start each minute.
     """
-    counted: Counter[str] = Counter()
     kernels = [_KERNEL_ID.format(0)]
-    shared = {"counted": counted, "kernels": kernels}
-    stub = HTTPServer(web.Application([(r"/(.*)", _Counting, shared)]))
-    socket, port = bind_unused_port()
-    stub.add_socket(socket)
     now = 0.0
-    servers = Servers(timeout_seconds=5.0, clock=lambda: now)
-    server = ServerInfo(
-        lease_id="lease",
-        user="attendee",
-        server="",
-        url=f"http://127.0.0.1:{port}/",
-        token="token",  # noqa: S106  # nobody asks for it
-    )
-    try:
+    async with _counting(kernels, lambda: now) as (counted, servers, server):
         for minute in range(_MINUTES + 1):
             if minute == 1:
                 counted.clear()
@@ -117,11 +114,64 @@ async def _requests(new_kernels: int) -> Counter[str]:
                 if answer.problem:
                     raise AssertionError(answer.problem)
                 now += _INTERVAL_SECONDS
+    return counted
+
+
+async def _requests_while_parked() -> int:
+    """Return what listening to the owner of a parked kernel brings in a minute."""
+    now = 0.0
+    kernels = [_KERNEL_ID.format(0)]
+    async with _counting(kernels, lambda: now) as (counted, servers, server):
+        link = Link(5.0, lambda: now)
+        record = ParkedKernel(
+            lease_id=server.lease_id,
+            user=server.user,
+            server="",
+            kernel_id=kernels[0],
+            processes=(),
+            boot_id="",
+            memory_bytes={},
+            parked_at=0.0,
+            last_activity=_LAST_ACTIVITY,
+        )
+        listening = Listening(servers, link, clock=lambda: now)
+        # The notebook's name is asked for by the first look, parked or not.
+        await servers.poll((server,))
+        await servers.poll((server,))
+        counted.clear()
+        for second in range(60):
+            link.hear(Report(hub_id="hub", sent_at=now, servers=(server,)))
+            if back := await listening.step((record,)):
+                raise AssertionError(f"somebody came back after {second} s: {back}")
+            now += 1.0
+        await listening.close()
+    return counted.total()
+
+
+@asynccontextmanager
+async def _counting(
+    kernels: list[str], clock: Callable[[], float]
+) -> AsyncIterator[tuple[Counter[str], Servers, ServerInfo]]:
+    """Run a server that counts what it is asked, by path."""
+    counted: Counter[str] = Counter()
+    shared = {"counted": counted, "kernels": kernels}
+    stub = HTTPServer(web.Application([(r"/(.*)", _Counting, shared)]))
+    socket, port = bind_unused_port()
+    stub.add_socket(socket)
+    servers = Servers(timeout_seconds=5.0, clock=clock)
+    server = ServerInfo(
+        lease_id="lease",
+        user="attendee",
+        server="",
+        url=f"http://127.0.0.1:{port}/",
+        token="token",  # noqa: S106  # nobody asks for it
+    )
+    try:
+        yield counted, servers, server
     finally:
         servers.close()
         stub.stop()
         await stub.close_all_connections()
-    return counted
 
 
 def _listings(folder: Path, devices: int, holders: int) -> Iterator[str]:
