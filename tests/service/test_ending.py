@@ -146,7 +146,9 @@ async def test_a_process_of_a_kernel_is_its_servers_to_restart(world, start):
     assert read_process(process.pid).process == process
 
 
-async def test_init_hub_service_and_servers_are_spared(world, start):
+async def test_init_hub_service_and_servers_are_spared(world, start, monkeypatch):
+    # Were one of them not spared, it must be this test that ends.
+    monkeypatch.setattr(HeldProcess, "send", lambda *_: pytest.fail("not spared"))
     hub = start()
     me = read_process(os.getpid()).process
     above = read_process(os.getppid()).process
