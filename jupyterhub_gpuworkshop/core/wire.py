@@ -183,13 +183,14 @@ class Reply:
         notices: those that stand; the hub shows each attendee's as a banner.
         drained: devices that an organiser has taken out of service: they get no new
             lease. Both are told whole every time, so that a lost reply loses nothing.
+            None where the service cannot read which: what the hub knows stands.
     """
 
     inventory: Inventory | None = None
     uses: tuple[DeviceUse, ...] = ()
     acknowledged: int = 0
     notices: tuple[Notice, ...] = ()
-    drained: tuple[str, ...] = ()
+    drained: tuple[str, ...] | None = ()
 
 
 REPORT: TypeAdapter[Report] = TypeAdapter(Report)

@@ -132,7 +132,8 @@ class HubLink:
     def _apply(self, reply: Reply) -> None:
         self._allocator.acknowledge(reply.acknowledged)
         self._allocator.observe(reply.inventory, reply.uses)
-        self._drains.hear(reply.drained)
+        if reply.drained is not None:
+            self._drains.hear(reply.drained)
         self._banner.hear(reply.notices)
         self.has_looked = reply.inventory is not None
 

@@ -111,6 +111,7 @@ class Kept:
     Attributes:
         state: what is in force.
         problem: why it is not on disk, in a sentence; else empty.
+        is_read: whether what earlier lives wrote is known.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -119,7 +120,7 @@ class Kept:
         self._path = path
         self._thread = OneThread("The disk of the service's state")
         self._turn = asyncio.Lock()
-        self._is_read = False
+        self.is_read = path is None
         self._not_in_file: list[Change] = []
 
     async def open(self) -> None:
@@ -135,12 +136,12 @@ class Kept:
         """
         async with self._turn:
             # What is in a file that could not be read is not to be written over.
-            if not self._is_read:
+            if not self.is_read:
                 await self._read_in()
             self.state = change(self.state)
             if self._path is None:
                 return False
-            if not self._is_read:
+            if not self.is_read:
                 self._not_in_file.append(change)
                 return False
             path, state = self._path, self.state
@@ -158,7 +159,7 @@ class Kept:
         """Take in the file, and what has been changed while it could not be read."""
         path = self._path
         if path is None:
-            self._is_read = True
+            self.is_read = True
             return
         try:
             state = await self._thread.call(lambda: _take(path), _TIMEOUT_SECONDS)
@@ -179,7 +180,7 @@ class Kept:
         for change in self._not_in_file:
             state = change(state)
         self._not_in_file = []
-        self.state, self._is_read = state, True
+        self.state, self.is_read = state, True
 
     def _complain(self, problem: str) -> None:
         if problem != self.problem:

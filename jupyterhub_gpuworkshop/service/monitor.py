@@ -197,7 +197,7 @@ class Monitor:
             uses=self._device_uses,
             acknowledged=await self._history.take(report.hub_id, report.events),
             notices=self.notices.standing,
-            drained=self.kept.state.drained,
+            drained=self.kept.state.drained if self.kept.is_read else None,
         )
 
     async def _read(self) -> _Reading:
