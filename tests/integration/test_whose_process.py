@@ -18,17 +18,24 @@ UNIT = "jupyter-ada.service"
 
 
 def expected(kernel_id):
-    return {
+    holders = {
         "wrapper": ["server", "ada", ""],
         "server": ["server", "ada", ""],
         "kernel": ["kernel", "ada", kernel_id],
         "worker": ["kernel", "ada", kernel_id],
         "orphan": ["server", "ada", ""],
+        "terminal": ["terminal", "ada", ""],
+    }
+    return {
+        "holders": holders,
+        "server": "server",
+        "terminals": ["terminal"],
+        "outside": ["orphan"],
     }
 
 
 def everybody(found):
-    return found if found.keys() == ROLES else None
+    return found if found["holders"].keys() == ROLES else None
 
 
 @pytest.mark.docker
@@ -54,7 +61,7 @@ def test_what_runs_in_a_container_is_its_attendees(docker_engine):
         found = wait_for(lambda: everybody(explain(container)))
         assert found == expected(kernel_id)
         nobodys = explain("0" * 64)
-        assert {kind for kind, _, _ in nobodys.values()} == {"foreign"}
+        assert {kind for kind, _, _ in nobodys["holders"].values()} == {"foreign"}
     finally:
         docker_engine.docker("rm", "--force", container)
 
@@ -75,4 +82,4 @@ def test_what_runs_in_a_unit_is_its_attendees(systemd_machine):
 
     assert wait_for(lambda: everybody(explain(UNIT))) == expected(kernel_id)
     nobodys = explain("jupyter-bob.service")
-    assert {kind for kind, _, _ in nobodys.values()} == {"foreign"}
+    assert {kind for kind, _, _ in nobodys["holders"].values()} == {"foreign"}

@@ -1,13 +1,14 @@
 """Run inside a unit or a container: a server's processes; outside: whose are they?
 
-``server KERNEL_ID`` becomes a wrapper with a server below it, a kernel with a worker,
-and an orphan that has left the tree and the session. ``explain ENGINE ID KERNEL_ID``
-reads this machine's processes as the service does and prints, as JSON, whose each of
-those is.
+``wrapper KERNEL_ID`` becomes a wrapper with a server below it, a kernel with a worker,
+a terminal, and an orphan that has left the tree and the session.
+``explain ENGINE ID KERNEL_ID`` reads this machine's processes as the service does and
+prints, as JSON, whose each of those is, and what runs outside the kernel.
 """
 
 import json
 import os
+import pty
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ import time
 KERNEL = "kernel"
 WORKER = "worker"
 ORPHAN = "orphan"
-ROLES = {"wrapper", "server", KERNEL, WORKER, ORPHAN}
+TERMINAL = "terminal"
+ROLES = {"wrapper", "server", KERNEL, WORKER, ORPHAN, TERMINAL}
 _FOREVER_SECONDS = 600
 
 
@@ -32,6 +34,9 @@ def _run(role: str, kernel_id: str) -> None:
         connection_file = f"/home/x/kernel-{kernel_id}.json"
         _start(KERNEL, kernel_id, "-f", connection_file, new_session=True)
         _start("leaves-an-orphan", kernel_id)
+        if pty.fork()[0] == 0:
+            command = [sys.executable, __file__, TERMINAL, kernel_id]
+            os.execv(sys.executable, command)  # noqa: S606  this program
     elif role == KERNEL:
         _start(WORKER, kernel_id)
     elif role == "leaves-an-orphan":
@@ -82,7 +87,14 @@ def _explain(engine: str, engine_id: str, kernel_id: str) -> None:
     holders = {
         roles[x.process.pid]: [x.kind.value, x.user, x.kernel_id] for x in found.holders
     }
-    sys.stdout.write(json.dumps(holders) + "\n")
+    tree = found.servers["ada", ""]
+    told = {
+        "holders": holders,
+        "server": roles.get(tree.main.pid, "") if tree.main else "",
+        "terminals": sorted(roles.get(x.pid, "") for x in tree.terminals),
+        "outside": sorted(roles.get(x.pid, "") for x in tree.outside),
+    }
+    sys.stdout.write(json.dumps(told) + "\n")
 
 
 if __name__ == "__main__":
