@@ -174,7 +174,8 @@ def unit(file: Path, install: bool, base_url: str, api_url: str) -> None:
     """Print a systemd unit for the GPU service, or put it in place.
 
     FILE is the workshop file, with service.managed: false in it. The TLJH plugin does
-    this by itself.
+    this by itself. Before the unit is removed for good, stop it and run `gpuworkshop
+    unpark --all`.
     """
     from jupyterhub_gpuworkshop.tools import unit as units
 
