@@ -9,12 +9,12 @@ says by which one, leaves every server that it may be of incomplete.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from .cgroups import place_of
 from .leases import Key
-from .owners import Owner, is_parent, owner_of
+from .owners import Owner, is_parent
 from .snapshot import ProcessFacts
 from .wire import ServerInfo
 
@@ -66,23 +66,24 @@ def server_trees(
         by_uid: whom a Unix user names; None where attendees' servers share it.
     """
     servers = tuple(servers)
-    members: dict[Owner, list[ProcessFacts]] = {owner_of(x): [] for x in servers}
+    # By lease, which is one life of one server: a name is a cheaper key than an owner.
+    members: dict[str, list[ProcessFacts]] = {server.lease_id: [] for server in servers}
     for pid, owner in owners.items():
-        if owner in members:
-            members[owner].append(facts[pid])
-    starters: dict[Owner, set[int]] = {}
+        if not owner.kernel_id and owner.lease_id in members:
+            members[owner.lease_id].append(facts[pid])
+    starters: dict[str, set[int]] = {}
     for owner, main in mains.items():
-        starters.setdefault(replace(owner, kernel_id=""), set()).add(main.parent)
-    firsts = {x: _first(x, members[owner_of(x)], facts) for x in servers}
-    strays = _strays(facts, owners, [x for x in firsts.values() if x is not None])
+        starters.setdefault(owner.lease_id, set()).add(main.parent)
+    firsts = [_first(server, members[server.lease_id], facts) for server in servers]
+    strays = _strays(facts, owners, [x for x in firsts if x is not None])
     trees = {}
-    for server, first in firsts.items():
+    for server, first in zip(servers, firsts, strict=True):
         own, is_clear = _left_behind(server, first, strays, by_uid)
         trees[server.user, server.server] = _tree(
             server,
             first,
-            [*members[owner_of(server)], *_with_children(own, facts, owners)],
-            starters.get(owner_of(server), set()),
+            [*members[server.lease_id], *_with_children(own, facts, owners)],
+            starters.get(server.lease_id, set()),
             is_clear=is_clear,
         )
     return trees
@@ -111,13 +112,16 @@ def _age(process: ProcessFacts) -> int:
 def _strays(
     facts: Mapping[int, ProcessFacts],
     owners: Mapping[int, Owner],
-    firsts: Iterable[ProcessFacts],
+    firsts: Sequence[ProcessFacts],
 ) -> list[ProcessFacts]:
     """Return the processes of nobody that may have stood below a server.
 
     What loses its parents becomes a child of the nearest process above that takes
     such in (prctl(2), PR_SET_CHILD_SUBREAPER), and at last of init.
     """
+    if not firsts:
+        return []
+    earliest = min(first.started for first in firsts)
     above: set[int] = {INIT}
     for first in firsts:
         # Whoever started it, the hub, takes nothing in: its children are its own.
@@ -130,6 +134,7 @@ def _strays(
         process
         for pid, process in facts.items()
         if pid not in owners
+        and process.started >= earliest
         and pid not in above
         and process.parent
         and (
