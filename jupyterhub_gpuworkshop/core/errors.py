@@ -17,7 +17,7 @@
     ├── ServerError                 an attendee's server answers wrongly, or not at all
     ├── ActRefused                  what somebody asked for is not done
     │   ├── ActForbidden            ... because it is not theirs to ask for
-    │   └── NothingThere            ... because there is nothing of that name, or not now
+    │   └── NothingThere            ... because nothing has that name now
     ├── LinkError                   hub and service cannot talk
     ├── HubError                    the hub does not do what it was asked to
     ├── ProofError                  whether caps hold cannot be proven
