@@ -206,6 +206,7 @@ def _lease(lease: Lease, use: LeaseUse | None) -> Json:
         "peak_memory_bytes": use.peak_memory_bytes if use else 0,
         "over_bytes": sum(use.over_bytes.values()) if use else 0,
         "short_bytes": sum(use.short_bytes.values()) if use else 0,
+        "parked_bytes": sum(use.parked_bytes.values()) if use else 0,
     }
 
 
