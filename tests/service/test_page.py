@@ -88,9 +88,9 @@ def page(snapshot, viewer=ORGANISER):
 
 def test_who_exceeds_who_runs_short_and_who_is_paused_stands_out():
     soup, shares = page(SNAPSHOT)
-    assert shares["ada"][-1] == "in use 2 GiB above the share"
-    assert shares["bea"][-1] == "in use 3 GiB short"
-    assert shares["cem"][-1] == "in use 1 GiB paused"
+    assert shares["ada"][-1] == "in use, 2 GiB above the share"
+    assert shares["bea"][-1] == "in use, 3 GiB short"
+    assert shares["cem"][-1] == "in use, 1 GiB paused"
     assert [x.text for x in soup.select(".bad")] == [
         "2 GiB above the share",
         "3 GiB short",
