@@ -242,7 +242,13 @@ def _holders(
     for sample in samples:
         for use in sample.processes or ():
             process = facts.get(use.pid)
-            owner, kind = _explain(process, owners, by_uid, in_terminals, lease_ids)
+            if process is not None and _is_in_anothers_container(
+                process, by_uid.get(process.uid), facts, owners
+            ):
+                # A container's user has the number of a user of the host, no more.
+                owner, kind = None, HolderKind.FOREIGN
+            else:
+                owner, kind = _explain(process, owners, by_uid, in_terminals, lease_ids)
             holders.append(
                 Holder(
                     process=ProcessId(
@@ -260,6 +266,30 @@ def _holders(
                 )
             )
     return tuple(holders)
+
+
+def _is_in_anothers_container(
+    process: ProcessFacts,
+    named: Owner | None,
+    facts: Mapping[int, ProcessFacts],
+    owners: Mapping[int, Owner],
+) -> bool:
+    """Say whether it is in a container in which nothing is of whom its user names.
+
+    Where no cgroup of that attendee's could be read, this is not said.
+
+    Args:
+        process: the process.
+        named: whom its Unix user names.
+        facts: every process of the machine, by pid.
+        owners: whose each process below a server is, by pid.
+    """
+    place = place_of(process.cgroup) if named and process.pid not in owners else None
+    if named is None or place is None or place[0] != "docker":
+        return False
+    theirs = (facts[pid].cgroup for pid, x in owners.items() if x.user == named.user)
+    places = {place_of(cgroup) for cgroup in theirs if cgroup}
+    return bool(places) and place not in places
 
 
 def _explain(

@@ -26,9 +26,9 @@ def worth_describing(
     servers = tuple(servers)
     started = {server.pid: server.started for server in servers if server.started}
     in_engines = any(server.engine for server in servers)
-    holders = (use.pid for sample in samples for use in sample.processes or ())
+    holders = frozenset(use.pid for sample in samples for use in sample.processes or ())
     return (
-        frozenset(holders)
+        holders
         | frozenset(
             process.pid
             for process in facts.values()
@@ -43,7 +43,7 @@ def worth_describing(
                 or (in_engines and _may_be_a_server(process, facts))
             )
         )
-        | _left_behind(facts, started, in_engines=in_engines)
+        | _left_behind(facts, started, holders, in_engines=in_engines)
     )
 
 
@@ -63,9 +63,17 @@ def _may_be_a_server(process: ProcessFacts, facts: Mapping[int, ProcessFacts]) -
 
 
 def _left_behind(
-    facts: Mapping[int, ProcessFacts], started: Mapping[int, int], *, in_engines: bool
+    facts: Mapping[int, ProcessFacts],
+    started: Mapping[int, int],
+    holders: frozenset[int],
+    *,
+    in_engines: bool,
 ) -> frozenset[int]:
-    """Return what may have stood below a server, and the servers that it may be of."""
+    """Return what may have stood below a server, and the servers that it may be of.
+
+    Servers of the Unix user of a holder that is in no session of theirs are among
+    them: it is told by their cgroup whether they can be in one container.
+    """
     firsts = [
         facts[pid]
         for pid, at in started.items()
@@ -85,6 +93,10 @@ def _left_behind(
         )
     ]
     uids = {process.uid for process in left}
+    for pid in holders & facts.keys():
+        leader = facts.get(facts[pid].session)
+        if leader is None or not {leader.pid, leader.parent} & started.keys():
+            uids.add(facts[pid].uid)
     return frozenset(x.pid for x in left) | frozenset(
         first.pid for first in firsts if first.uid in uids
     )

@@ -315,6 +315,26 @@ def test_a_unix_user_of_one_attendee_alone_names_its_orphans():
     assert (holder.user, holder.lease_id) == ("alice", "lease-alice")
 
 
+def test_a_container_of_nobodys_server_charges_no_unix_user_of_the_host():
+    info = server("alice", 100, uid=5001)
+    container = f"/system.slice/docker-{'c' * 64}.scope"
+    served = replace(ALICE_SERVER, uid=5001, cgroup="/system.slice/jupyterhub.service")
+    # As `docker run --user 5001` has it, whoever may do that.
+    shim = process(600, 1, uid=0)
+    other = replace(process(700, 600, uid=5001), cgroup=container)
+    found = explain([HUB, served, shim, other], [info], [700], KERNELS)
+    assert only(found).kind is HolderKind.FOREIGN
+    assert only(found).user == ""
+    facts = {p.pid: p for p in (HUB, served, shim, other)}
+    assert 100 in worth_describing([sample(700)], facts, [info])
+    # Where hub and servers are in that container themselves, it is hers.
+    served = replace(served, cgroup=container)
+    assert only(explain([served, shim, other], [info], [700])).user == "alice"
+    # What cannot be read says nothing against it.
+    served = replace(served, cgroup="")
+    assert only(explain([served, shim, other], [info], [700])).user == "alice"
+
+
 def test_a_unix_user_that_attendees_share_names_nobody():
     found = explain(
         [HUB, ALICE_SERVER, BOB_SERVER, process(700, 1)], [ALICE, BOB], [700]
