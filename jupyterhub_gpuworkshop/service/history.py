@@ -171,7 +171,10 @@ class History:
 
     def _of(self, user: str | None) -> deque[Recorded]:
         """Return an attendee's events, or everybody's; oldest first."""
-        return self._events if user is None else self._by_user.get(user, deque())
+        if user is None:
+            return self._events
+        # What is nobody's is not theirs who have no name.
+        return self._by_user.get(user, deque()) if user else deque()
 
     def _remember(self, recorded: Recorded) -> None:
         self._events.append(recorded)

@@ -252,6 +252,21 @@ async def test_who_holds_the_memory_has_names_for_the_organiser_alone(site, star
     assert "no GPU of this UUID" in said(missing)
 
 
+async def test_what_happened_to_nobody_is_not_told_who_has_no_name(site, start):
+    see(site.world, holder(start(), HolderKind.FOREIGN, user=""))
+    (ended,) = site.world.monitor.snapshot.holders
+    path = f"api/v1/holders/{ended.process.pid}-{ended.process.started}/end"
+    assert (await site.ask("POST", path, "organiser-token")).code == 202
+    await outcome(site.endings)
+    events = await site.ask("GET", "api/v1/events", "organiser-token")
+    assert "train.py" in events.body.decode()
+    for path in ("api/v1/events", ""):
+        answer = await site.ask("GET", path, "reading-service-token")
+        assert answer.code == 200
+        assert "train.py" not in answer.body.decode()
+        assert "olga" not in answer.body.decode()
+
+
 def _on(uuid, *holders):
 
     return [replace(x, device=uuid) for x in holders]
