@@ -101,7 +101,9 @@ def memory_answer(snapshot: Snapshot, device: Device, viewer: Viewer) -> Json:
         "others_bytes": _sum(
             x for x in holders if x.kind is not HolderKind.FOREIGN and x not in mine
         ),
-        "foreign_bytes": _sum(x for x in holders if x.kind is HolderKind.FOREIGN),
+        "foreign_bytes": _sum(
+            x for x in holders if x.kind is HolderKind.FOREIGN and x not in mine
+        ),
         "unexplained_bytes": (
             max(0, sample.memory_used_bytes - held)
             if sample is not None and is_listed

@@ -252,6 +252,18 @@ async def test_who_holds_the_memory_has_names_for_the_organiser_alone(site, star
     assert "no GPU of this UUID" in said(missing)
 
 
+async def test_what_a_released_server_left_is_ones_own_and_counted_once(site, start):
+    uuid = site.world.devices[0].uuid
+    left = holder(start(), HolderKind.FOREIGN, user="ada")
+    see(site.world, *_on(uuid, left))
+    path = f"api/v1/devices/{uuid}/memory"
+    own = json.loads((await site.ask("GET", path, "ada-token")).body)
+    assert (own["own_bytes"], own["others_bytes"]) == (2 * GIB, 0)
+    assert own["foreign_bytes"] == 0
+    every = json.loads((await site.ask("GET", path, "organiser-token")).body)
+    assert (every["own_bytes"], every["foreign_bytes"]) == (0, 2 * GIB)
+
+
 async def test_what_happened_to_nobody_is_not_told_who_has_no_name(site, start):
     see(site.world, holder(start(), HolderKind.FOREIGN, user=""))
     (ended,) = site.world.monitor.snapshot.holders
