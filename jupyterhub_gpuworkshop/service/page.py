@@ -207,7 +207,10 @@ class PageHandler(PlainHandler):
             may_pin=self.viewer.is_organiser or bool(most_seconds),
             keep_seconds=most_seconds or _KEEP_SECONDS,
         )
-        self._monitor.notices.mark_seen(own_notices(snapshot, self.viewer))
+        # A browser may fetch a page ahead that nobody comes to see.
+        headers = self.request.headers
+        if "prefetch" not in headers.get("Sec-Purpose", headers.get("Purpose", "")):
+            self._monitor.notices.mark_seen(own_notices(snapshot, self.viewer))
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Say what is wrong, and try again by itself."""

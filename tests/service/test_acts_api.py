@@ -15,6 +15,7 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
+from jupyterhub_gpuworkshop.core.notices import NoticeKind
 from jupyterhub_gpuworkshop.core.snapshot import HolderKind
 from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.service.ending import Endings
@@ -277,6 +278,16 @@ async def test_what_happened_to_nobody_is_not_told_who_has_no_name(site, start):
         assert answer.code == 200
         assert "train.py" not in answer.body.decode()
         assert "olga" not in answer.body.decode()
+
+
+async def test_a_page_that_is_fetched_ahead_warns_nobody(site):
+    notices = site.world.monitor.notices
+    notices.give(NoticeKind.PROCESS_ENDED, user="ada", text="It has ended.")
+    await site.world.look()
+    await site.ask("GET", "", "ada-token", headers={"Sec-Purpose": "prefetch"})
+    assert [x.seen_at for x in notices.standing] == [None]
+    await site.ask("GET", "", "ada-token")
+    assert None not in [x.seen_at for x in notices.standing]
 
 
 def _on(uuid, *holders):
