@@ -101,7 +101,25 @@ class Endings:
                 f"Process {process.pid} is a server itself: stop that server at the "
                 "hub."
             )
+        if self._may_be_a_kernel(holders[0]):
+            raise ActRefused(
+                f"Process {process.pid} may be a notebook's kernel: its server does "
+                "not say now which kernels it has. Try again, or stop that server at "
+                "the hub."
+            )
         return holders
+
+    def _may_be_a_kernel(self, holder: Holder) -> bool:
+        """Whether its server, outside any terminal, has not said what its kernels are.
+
+        Those that it named before are known to be kernels still.
+        """
+        answer = self._monitor.answers.get((holder.user, holder.server))
+        return (
+            holder.kind is HolderKind.SERVER
+            and answer is not None
+            and answer.kernels is None
+        )
 
     async def end(self, process: ProcessId, viewer: Viewer) -> str:
         """Ask a process to end, and see to it that it does.

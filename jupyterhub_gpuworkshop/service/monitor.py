@@ -175,8 +175,13 @@ class Monitor:
 
     @property
     def server_pids(self) -> frozenset[int]:
-        """The main processes of servers, as the hub said last."""
-        return frozenset(x.pid for x in self._link.report.servers if x.pid)
+        """The servers' own processes: as the hub said last, and as they were found.
+
+        The hub knows none where an engine runs it, and a wrapper where there is one.
+        """
+        said = frozenset(x.pid for x in self._link.report.servers if x.pid)
+        trees = self.attribution.servers.values()
+        return said | frozenset(tree.main.pid for tree in trees if tree.main)
 
     @property
     def device_uses(self) -> Mapping[str, DeviceUse]:

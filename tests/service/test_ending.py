@@ -10,6 +10,7 @@ import pytest
 
 from jupyterhub_gpuworkshop.core.errors import ActForbidden, ActRefused, NothingThere
 from jupyterhub_gpuworkshop.core.notices import NoticeKind
+from jupyterhub_gpuworkshop.core.server_trees import ServerTree
 from jupyterhub_gpuworkshop.core.snapshot import Holder, HolderKind, ProcessId
 from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.core.wire import EventKind
@@ -17,6 +18,7 @@ from jupyterhub_gpuworkshop.machine.ending import HeldProcess
 from jupyterhub_gpuworkshop.machine.processes import read_process
 from jupyterhub_gpuworkshop.service.auth import Viewer
 from jupyterhub_gpuworkshop.service.ending import Endings
+from jupyterhub_gpuworkshop.service.server_answers import Answer
 
 OLGA = Viewer(name="olga", attendee=None)
 ADA = Viewer(name="ada", attendee="ada")
@@ -171,6 +173,32 @@ async def test_init_hub_service_and_servers_are_spared(world, start, monkeypatch
         await endings(world).end(ours, OLGA)
     await child.communicate(b"")
     assert child.returncode == 0
+
+
+async def test_a_server_behind_a_wrapper_is_spared_too(world, start, monkeypatch):
+    monkeypatch.setattr(HeldProcess, "send", lambda *_: pytest.fail("not spared"))
+    await world.look()
+    server = start()
+    tree = ServerTree(lease_id="lease-ada", main=read_process(server.pid))
+    servers = {("ada", ""): tree}
+    world.monitor.attribution = replace(world.monitor.attribution, servers=servers)
+    see(world, holder(server))
+    with pytest.raises(ActRefused, match="stop that server"):
+        await endings(world).end(server, OLGA)
+
+
+async def test_of_a_server_whose_kernels_are_unknown_nothing_is_ended(world, start):
+    process = start()
+    world.monitor.answers = {("ada", ""): Answer(problem="It does not answer.")}
+    see(world, holder(process))
+    with pytest.raises(ActRefused, match="may be a notebook's kernel"):
+        await endings(world).end(process, OLGA)
+    assert read_process(process.pid).process == process
+    # In a terminal there is no kernel.
+    see(world, holder(process, HolderKind.TERMINAL))
+    made = endings(world)
+    await made.end(process, OLGA)
+    await outcome(made)
 
 
 async def test_without_permission_it_says_what_to_do(world, start, monkeypatch):
