@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from jupyterhub_gpuworkshop.core.leases import Lease
+from jupyterhub_gpuworkshop.core.leases import Lease, LeaseState
 from jupyterhub_gpuworkshop.core.notices import NoticeKind
 from jupyterhub_gpuworkshop.core.wire import Event, EventKind
 
@@ -49,8 +49,10 @@ class LostDevices:
         lost = {x.uuid: x.label for x in snapshot.inventory.devices if x.lost}
         told = {}
         for lease in snapshot.leases:
+            # What is held back is no server's that its attendee could stop.
+            is_active = lease.state is LeaseState.ACTIVE
             text = _text(lease, frozenset(lost), snapshot.drained)
-            if text:
+            if is_active and text:
                 told[_subject(lease)] = text
         notices = self._monitor.notices
         notices.keep_only(NoticeKind.DEVICE_GONE, told)

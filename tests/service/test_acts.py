@@ -6,6 +6,7 @@ import pytest
 
 from jupyterhub_gpuworkshop.core.devices import Inventory
 from jupyterhub_gpuworkshop.core.errors import ActForbidden, ActRefused, NothingThere
+from jupyterhub_gpuworkshop.core.leases import LeaseState
 from jupyterhub_gpuworkshop.core.notices import NoticeKind
 from jupyterhub_gpuworkshop.core.wire import EventKind
 from jupyterhub_gpuworkshop.service import kept
@@ -142,6 +143,22 @@ async def test_an_attendee_drains_nothing_and_nobody_a_gpu_that_is_not(world, ac
         with pytest.raises(NothingThere, match="no GPU of this UUID"):
             await act(OLGA, "GPU-of-yesterday")
     assert world.monitor.kept.state.drained == ()
+
+
+async def test_who_has_a_server_elsewhere_is_not_told_of_what_was_held_back(world):
+    lost, good = world.devices
+    left = replace(world.lease("ada"), id="left", state=LeaseState.QUARANTINED)
+    leases = (left, world.lease("ada", device=1))
+    world.report = replace(world.report, leases=leases)
+    await world.monitor.kept.change(lambda state: replace(state, drained=(lost.uuid,)))
+    watch = LostDevices(world.monitor, world.history)
+    await world.look()
+    await watch.step()
+    assert world.monitor.notices.standing == ()
+    await world.monitor.kept.change(lambda state: replace(state, drained=(good.uuid,)))
+    await world.look()
+    await watch.step()
+    assert len(world.monitor.notices.standing) == 1
 
 
 async def test_a_lost_gpu_is_an_event_once_and_its_attendee_is_told(world):
