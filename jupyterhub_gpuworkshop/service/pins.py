@@ -11,6 +11,7 @@ from dataclasses import replace
 from jupyterhub_gpuworkshop.core.attribution import Owner
 
 from .kept import Kept, KeptState, Pin
+from .server_answers import MOST_KERNELS
 
 
 class Pins:
@@ -86,9 +87,13 @@ def in_words(pin: Pin) -> str:
 
 
 def _without(state: KeptState, owner: Owner, *added: Pin) -> KeptState:
-    pins = (
+    pins = [
         pin
         for pin in state.pins
         if (pin.lease_id, pin.kernel_id) != (owner.lease_id, owner.kernel_id)
-    )
+    ]
+    # A server may name ever new kernels: its oldest pins are of those that are gone.
+    theirs = [pin for pin in pins if pin.lease_id == owner.lease_id]
+    for pin in theirs[: max(0, len(theirs) + len(added) - MOST_KERNELS)]:
+        pins.remove(pin)
     return replace(state, pins=(*pins, *added))

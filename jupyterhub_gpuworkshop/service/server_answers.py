@@ -12,7 +12,9 @@ from typing import Any, TypeGuard
 from jupyterhub_gpuworkshop.core.errors import ServerError
 from jupyterhub_gpuworkshop.core.snapshot import KernelState
 
-_MAX_KERNELS = 200
+MOST_KERNELS = 200
+"""A server with more is not believed."""
+
 _MAX_TERMINALS = 1000
 _MAX_COUNT = 1_000_000
 _MAX_TEXT = 300
@@ -82,7 +84,7 @@ class ServerStatus:
 
 def read_kernels(answer: Any) -> dict[str, KernelInfo]:
     """Read the answer of api/kernels: all of it fits, or nothing counts."""
-    if not isinstance(answer, list) or len(answer) > _MAX_KERNELS:
+    if not isinstance(answer, list) or len(answer) > MOST_KERNELS:
         raise ServerError("its answer is no list of kernels")
     kernels = [read_kernel(item) for item in answer]
     by_id = {kernel.kernel_id: kernel for kernel in kernels}
@@ -115,7 +117,7 @@ def read_kernel(item: Any) -> KernelInfo:
 def read_notebooks(answer: Any) -> dict[str, str]:
     """Read the answer of api/sessions, as far as it fits."""
     notebooks: dict[str, str] = {}
-    for item in answer[:_MAX_KERNELS] if isinstance(answer, list) else ():
+    for item in answer[:MOST_KERNELS] if isinstance(answer, list) else ():
         kernel = item.get("kernel") if isinstance(item, dict) else None
         kernel_id = kernel.get("id") if isinstance(kernel, dict) else None
         path = item.get("path") if isinstance(item, dict) else None

@@ -10,6 +10,7 @@ from jupyterhub_gpuworkshop.core.wire import Report
 from jupyterhub_gpuworkshop.service import kept as kept_module
 from jupyterhub_gpuworkshop.service.kept import STATE_FILE, Kept
 from jupyterhub_gpuworkshop.service.pins import Pins, in_words
+from jupyterhub_gpuworkshop.service.server_answers import MOST_KERNELS
 
 ADA = Owner(lease_id="lease-ada", user="ada", server="", kernel_id="k1")
 BOB = Owner(lease_id="lease-bob", user="bob", server="", kernel_id="k2")
@@ -77,6 +78,16 @@ async def test_pins_of_ended_leases_and_those_that_are_over_are_forgotten(path, 
     await pins.forget(frozenset({"lease-ada"}))
     again, _ = await opened(path, now)
     assert again.state.pins == ()
+
+
+async def test_a_server_that_invents_kernels_does_not_fill_the_file(path, now):
+    kept, pins = await opened(path, now)
+    await pins.pin(BOB, "olga", None)
+    for number in range(3 * MOST_KERNELS):
+        await pins.pin(replace(ADA, kernel_id=f"k{number}"), "ada", 60.0)
+    assert len(kept.state.pins) == 1 + MOST_KERNELS
+    assert pins.of(replace(ADA, kernel_id=f"k{3 * MOST_KERNELS - 1}")) is not None
+    assert pins.of(BOB) is not None
 
 
 def test_a_pin_says_by_whom_and_until_when():
