@@ -104,7 +104,9 @@ class Watchdog:
         kernels = [
             (owner, watched)
             for owner, watched in self._monitor.kernels.items()
-            if owner.lease_id == lease.id and watched.memory_on(uuids)
+            if owner.lease_id == lease.id
+            and watched.memory_on(uuids)
+            and watched.view.parked_at is None  # it would lose what is away
         ]
         if any(self._actor.is_acting_on(owner) for owner, _ in kernels):
             return

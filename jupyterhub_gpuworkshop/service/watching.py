@@ -13,7 +13,12 @@ from jupyterhub_gpuworkshop.core.idleness import KernelReading, KernelWatch, obs
 from jupyterhub_gpuworkshop.core.leases import Key, Lease
 from jupyterhub_gpuworkshop.core.need import Need
 from jupyterhub_gpuworkshop.core.notices import NoticeKind
-from jupyterhub_gpuworkshop.core.reclaim import Circumstances, Decision, decide
+from jupyterhub_gpuworkshop.core.reclaim import (
+    Circumstances,
+    Decision,
+    DecisionKind,
+    decide,
+)
 from jupyterhub_gpuworkshop.core.rules import Action
 from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, Holder, KernelView
 from jupyterhub_gpuworkshop.core.units import format_size
@@ -168,6 +173,10 @@ class Watching:
             why_not = self.why_not_park(owner, holders)
             case = replace(case, why_not_park=why_not)
         decision = decide(watch, rules, look.at, case)
+        parked = self.parked(owner)
+        if parked is not None:
+            # Whatever else it holds by now: taking that would cost it what is away.
+            decision = Decision(kind=DecisionKind.KEEP, reason=_in_words(parked))
         peak = self._history.peak_bytes(owner.lease_id, owner.kernel_id)
         view = view_kernel(
             owner,
@@ -183,7 +192,7 @@ class Watching:
         if pin is not None:
             until = float("inf") if pin.until is None else pin.until
             view = replace(view, pinned_until=until, pinned_by=pin.by)
-        if (parked := self.parked(owner)) is not None:
+        if parked is not None:
             view = _with_parked(view, parked)
         return Watched(
             server=server,
@@ -211,13 +220,17 @@ class Watching:
 
 
 def _with_parked(view: KernelView, parked: ParkedKernel) -> KernelView:
-    parked_bytes = sum(parked.memory_bytes.values())
     return replace(
         view,
-        parked_bytes=parked_bytes,
+        parked_bytes=sum(parked.memory_bytes.values()),
         parked_at=parked.parked_at,
-        verdict=(
-            f"Paused, variables kept: {format_size(parked_bytes)} of GPU memory are in "
-            "host memory, and come back when a cell is run."
-        ),
+        verdict=_in_words(parked),
+    )
+
+
+def _in_words(parked: ParkedKernel) -> str:
+    size = format_size(sum(parked.memory_bytes.values()))
+    return (
+        f"Paused, variables kept: {size} of GPU memory are in host memory, and come "
+        "back when a cell is run."
     )
