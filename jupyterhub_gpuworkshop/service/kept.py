@@ -8,8 +8,8 @@ asks whether it is on disk.
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -62,6 +62,9 @@ class ParkedKernel:
         last_activity: in its server's words: another one says that its owner is back.
         is_broken: it is stuck for good, which the driver does not say (it calls such a
             process parked), and is to be restarted.
+        by_process: what each process held, by device UUID, in their order; empty where
+            that is not known.
+        main: the kernel's own process; None where it is not known.
     """
 
     lease_id: str
@@ -75,6 +78,26 @@ class ParkedKernel:
     parked_at: float
     last_activity: str
     is_broken: bool = False
+    by_process: tuple[Mapping[str, int], ...] = ()
+    main: ProcessId | None = None
+
+    def only(self, processes: Collection[ProcessId]) -> "ParkedKernel":
+        """Return the record of these of its processes, and of what they held."""
+        if len(self.by_process) != len(self.processes):
+            left = tuple(x for x in self.processes if x in processes)
+            return replace(self, processes=left)
+        pairs = zip(self.processes, self.by_process, strict=True)
+        kept = [(process, held) for process, held in pairs if process in processes]
+        memory_bytes: dict[str, int] = {}
+        for _, held in kept:
+            for uuid, size in held.items():
+                memory_bytes[uuid] = memory_bytes.get(uuid, 0) + size
+        return replace(
+            self,
+            processes=tuple(process for process, _ in kept),
+            by_process=tuple(held for _, held in kept),
+            memory_bytes=memory_bytes,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,6 +68,7 @@ class Parking:
         self._asked_at = float("-inf")
         self._unparkable: Mapping[str, str] = {}
         self._on_the_way = 0
+        self._unsure: set[Key] = set()
 
     @property
     def parked(self) -> tuple[ParkedKernel, ...]:
@@ -129,6 +130,9 @@ class Parking:
             return Parked(why_not=why_not)
         needed_bytes = taking.watched.memory_on()
         async with self._mover.turn(devices) as turn:
+            if self.of(taking.owner) is not None:
+                # Its record would be written over, and what is away never come back.
+                return Parked(change="it is paused already")
             try:
                 if why_not := await self._why_no_room(turn, held, needed_bytes):
                     return Parked(why_not=why_not)
@@ -152,8 +156,14 @@ class Parking:
                     self._on_the_way -= needed_bytes
             except CallHangs as error:
                 # What has begun may go on: whoever brings kernels back looks at it.
+                self._unsure.add((taking.owner.lease_id, taking.owner.kernel_id))
                 return Parked(change=str(error))
         return replace(result, window_seconds=window_seconds)
+
+    def take_unsure(self) -> set[Key]:
+        """Return, once, whose parking has ended so that the driver must be asked."""
+        unsure, self._unsure = self._unsure, set()
+        return unsure
 
     async def put(self, record: ParkedKernel) -> None:
         """Write a record down, in place of an earlier one."""
@@ -182,9 +192,11 @@ class Parking:
         if reading is None:
             return None
         by_device: dict[str, int] = {}
+        by_process: dict[ProcessId, dict[str, int]] = {x: {} for x in held}
         for holder in taking.watched.holders:
-            before = by_device.get(holder.device, 0)
-            by_device[holder.device] = before + (holder.memory_bytes or 0)
+            for sums in (by_device, by_process[holder.process]):
+                before = sums.get(holder.device, 0)
+                sums[holder.device] = before + (holder.memory_bytes or 0)
         return ParkedKernel(
             lease_id=owner.lease_id,
             user=owner.user,
@@ -196,15 +208,19 @@ class Parking:
             memory_bytes=by_device,
             parked_at=self._wall(),
             last_activity=reading.last_activity,
+            by_process=tuple(by_process.values()),
+            main=reading.process,
         )
 
     async def _move(
         self, turn: Turn, record: ParkedKernel, held: Mapping[ProcessId, int]
     ) -> Parked:
         """Park one process after the other, or none of them."""
+        moved = []
         try:
             for process, memory_bytes in held.items():
-                await turn.park(process, memory_bytes)
+                if await self._is_parked(turn, record, process, memory_bytes):
+                    moved.append(process)
         except ParkError as error:
             if error.broken:
                 await self.put(replace(record, is_broken=True))
@@ -214,8 +230,33 @@ class Parking:
                 return Parked(why_not=str(error))
             # At once, and in its turn: no activity is the same as none.
             await self.put(replace(record, last_activity=""))
+            self._unsure.add(key_of(record))
             return Parked(change=f"it was parked by half, and is brought back: {error}")
+        if not moved:
+            await self.drop(key_of(record))
+            return Parked(change="what held its memory has ended")
+        if len(moved) < len(held):
+            await self.put(record.only(moved))
         return Parked()
+
+    @staticmethod
+    async def _is_parked(
+        turn: Turn, record: ParkedKernel, process: ProcessId, memory_bytes: int
+    ) -> bool:
+        """Park one process; False for a child that has ended meanwhile.
+
+        Raises:
+            ParkError: it is not parked, or it was the kernel itself that has ended.
+        """
+        try:
+            await turn.park(process, memory_bytes)
+        except ParkError as error:
+            if not error.broken or process == record.main:
+                raise
+            if await turn.state(process) is not ParkState.GONE:
+                raise error from None
+            return False
+        return True
 
     async def _is_undone(self, turn: Turn, held: Mapping[ProcessId, int]) -> bool:
         """Bring back what was parked; its memory was free a moment ago."""

@@ -25,7 +25,7 @@ from jupyterhub_gpuworkshop.core.returns import (
     who_returns,
 )
 from jupyterhub_gpuworkshop.core.units import format_size
-from jupyterhub_gpuworkshop.core.wire import EventKind
+from jupyterhub_gpuworkshop.core.wire import EventKind, ServerInfo
 
 from .acting import Actor
 from .host import Gpus, Host
@@ -121,12 +121,18 @@ class Returns:
             return
         if self._unsettled is None:
             self._unsettled = dict.fromkeys(map(key_of, self._parking.parked), 0)
+        for key in self._parking.take_unsure():
+            self._unsettled.setdefault(key, 0)
         self._forget()
         for record in self._parking.parked:
-            if key_of(record) in self._unsettled:
-                await self._settle(record)
+            key = key_of(record)
+            if key in self._moving:
+                continue
+            if key in self._unsettled:
+                # A driver that does not answer for one holds up nobody else.
+                self._begin(key, self._settle(record))
             elif not await self._lives(record):
-                await self._parking.drop(key_of(record))
+                await self._drop_ended(record)
         found = await self._listening.step(self._settled())
         for key, why in found.items():
             self._back.setdefault(key, _Back(since=self._clock(), why=why))
@@ -158,20 +164,17 @@ class Returns:
 
     async def _settle(self, record: ParkedKernel) -> None:
         """Find out how things stand with what an earlier service has parked."""
-        assert self._unsettled is not None  # noqa: S101  the step has filled it
         key = key_of(record)
-        self._unsettled[key] += 1
+        asked = (self._unsettled or {}).get(key, 0) + 1
+        self._unsettled = {**(self._unsettled or {}), key: asked}
         try:
             async with self._mover.turn(record.memory_bytes) as turn:
                 states = await states_of(turn, record)
-                if (
-                    BETWEEN & set(states.values())
-                    and self._unsettled[key] < _SETTLES_WITHIN_STEPS
-                ):
+                if BETWEEN & set(states.values()) and asked < _SETTLES_WITHIN_STEPS:
                     return
                 await let_go(turn, record, states)
         except (ParkError, CallHangs) as error:
-            if self._unsettled[key] == 1:
+            if asked == 1:
                 _LOG.warning(
                     "How things stand with the paused kernel %s of %s is not known, "
                     "and is asked again: %s",
@@ -181,11 +184,13 @@ class Returns:
                 )
             return
         left = left_of(record, states)
-        if left is None:
+        if left is None and record.is_broken and not await self._lives(record):
+            await self._drop_ended(record)
+        elif left is None:
             await self._parking.drop(key)
         elif left != record:
             await self._parking.put(left)
-        del self._unsettled[key]
+        self._unsettled = {k: n for k, n in self._unsettled.items() if k != key}
 
     async def _lives(self, record: ParkedKernel) -> bool:
         """Tell whether any process of a record does; unknown is yes."""
@@ -242,6 +247,11 @@ class Returns:
         back.retry_at = self._clock() + min(_LONGEST_PAUSE_SECONDS, 2**back.failures)
         back.failures = min(back.failures + 1, 16)
 
+    def _try_again(self, key: Key) -> None:
+        """Do so later, and ask the driver first: some of it may be back."""
+        self._pause(key)
+        self._unsettled = {**(self._unsettled or {}), key: 0}
+
     async def _return(self, record: ParkedKernel) -> None:
         key = key_of(record)
         back = self._back[key]
@@ -264,10 +274,10 @@ class Returns:
                 if error.broken:
                     await self._parking.put(replace(record, is_broken=True))
                 else:
-                    self._pause(key)
+                    self._try_again(key)
                 return
             except CallHangs:
-                self._pause(key)
+                self._try_again(key)
                 return
             await self._parking.drop(key)
         self._monitor.notices.withdraw(_waits(record))
@@ -310,8 +320,11 @@ class Returns:
 
     async def _restart(self, record: ParkedKernel) -> None:
         key = key_of(record)
-        servers = {server.lease_id: server for server in self._link.report.servers}
-        server = servers.get(record.lease_id)
+        kernel = replace(record, processes=(record.main,)) if record.main else record
+        if not await self._lives(kernel):
+            await self._drop_ended(record)  # what its kernel is now is another process
+            return
+        server = self._server_of(record)
         if server is None:
             self._pause(key)  # a server that stops takes its kernels with it
             return
@@ -327,6 +340,15 @@ class Returns:
             self._pause(key)
             return
         await self._parking.drop(key)
+        await self._tell_that_it_is_lost(record, "was restarted")
+
+    async def _drop_ended(self, record: ParkedKernel) -> None:
+        """Forget what has ended, and say so where a move has cost it its life."""
+        await self._parking.drop(key_of(record))
+        if record.is_broken:
+            await self._tell_that_it_is_lost(record, "has ended")
+
+    async def _tell_that_it_is_lost(self, record: ParkedKernel, what: str) -> None:
         teller = self._actor.teller
         self._monitor.notices.withdraw(_waits(record))
         owner = Owner(
@@ -337,12 +359,15 @@ class Returns:
         )
         why = "Its GPU memory could not be moved between the GPU and host memory."
         text = teller.tell_owner(
-            owner,
-            record.notebook,
-            f"was restarted, and its variables are gone. {why}",
+            owner, record.notebook, f"{what}, and its variables are gone. {why}"
         )
-        teller.leave_note(server, record.kernel_id, text)
+        if (server := self._server_of(record)) is not None:
+            teller.leave_note(server, record.kernel_id, text)
         await teller.record_parked(EventKind.KERNEL_LOST, record, why)
+
+    def _server_of(self, record: ParkedKernel) -> ServerInfo | None:
+        servers = self._link.report.servers
+        return next((x for x in servers if x.lease_id == record.lease_id), None)
 
 
 def _waits(record: ParkedKernel) -> tuple[NoticeKind, str, str, str]:

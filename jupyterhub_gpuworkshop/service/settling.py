@@ -76,4 +76,4 @@ def left_of(
     if len(parked) < len(record.processes):
         # Parked by half is of use to nobody: no activity brings it back at once.
         record = replace(record, last_activity="")
-    return replace(record, processes=parked)
+    return record.only(parked)
