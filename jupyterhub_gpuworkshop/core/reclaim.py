@@ -97,6 +97,7 @@ def decide(
         noticed_at = now if case.noticed_at is None else case.noticed_at
         acts_at = max(acts_at, noticed_at + notice_seconds)
     use = "that is needed" if case.needed else "that nobody waits for"
+    kind, instead = _act(case)
     if now < acts_at:
         told = case.noticed_at is not None
         return Decision(
@@ -106,9 +107,8 @@ def decide(
                 f"{format_duration(acts_at - now)} if it stays idle."
             ),
             acts_at=acts_at,
-            action=case.action,
+            action=Action(kind.value),
         )
-    kind, instead = _act(case)
     return Decision(
         kind=kind,
         reason=(

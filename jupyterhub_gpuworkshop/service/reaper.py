@@ -24,7 +24,8 @@ from .watching import Watched, subject_of
 _LOG = logging.getLogger(__name__)
 
 _WILL = {
-    Action.PARK: "the kernel is paused, and its variables are kept",
+    Action.PARK: "the kernel is paused, and its variables are kept (it is restarted "
+    "where that cannot be, and they are lost)",
     Action.RESTART: "the kernel is restarted, and its variables are lost",
     Action.STOP_KERNEL: "the kernel is stopped, and its variables are lost",
 }

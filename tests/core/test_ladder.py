@@ -45,6 +45,12 @@ def test_a_notice_stands_its_whole_time_before_the_act():
     assert decided(watch, noticed_at=295.0).kind is DecisionKind.RESTART
 
 
+def test_a_notice_promises_no_pause_where_there_can_be_none():
+    case = {"action": Action.PARK, "why_not_park": "it runs on a MIG slice."}
+    assert decided(idle_for(50), action=Action.PARK).action is Action.PARK
+    assert decided(idle_for(50), **case).action is Action.RESTART
+
+
 def test_a_dry_run_tells_no_attendee_anything():
     rules = replace(TOLD_FIRST, dry_run=True)
     assert decided(idle_for(55), rules).kind is DecisionKind.KEEP
