@@ -37,17 +37,24 @@ class Drains:
         self._path = directory / _NAME
         self._allocator = allocator
         self._log = log
-        allocator.drain(self._read())
+        kept = self._read()
+        allocator.drain(kept)
+        self._on_disk = frozenset(kept)
 
     def hear(self, devices: Collection[str]) -> None:
-        """Take in what the service says; write it down where that changes it."""
-        if frozenset(devices) == self._allocator.drained:
+        """Take in what the service says; write it down where the file differs."""
+        drained = frozenset(devices)
+        is_news = drained != self._allocator.drained
+        if is_news:
+            self._allocator.drain(devices)
+        if drained == self._on_disk:
             return
-        self._allocator.drain(devices)
         try:
             self._write(sorted(devices))
+            self._on_disk = drained
         except OSError as error:
-            self._log.warning(
+            self._log.log(
+                logging.WARNING if is_news else logging.DEBUG,
                 "%s cannot be written: %s. When the hub is started anew, it learns "
                 "which GPUs are out of service from the GPU service alone.",
                 self._path,

@@ -71,3 +71,9 @@ def test_a_disk_that_is_full_costs_the_file_and_not_the_drain(tmp_path, caplog):
     hub.drains.hear(("GPU-0",))
     assert not hub.is_granted("ann")
     assert "drained-devices.json cannot be written" in caplog.text
+    hub.drains.hear(("GPU-0",))
+    assert caplog.text.count("cannot be written") == 1
+    # It is tried again with each answer of the service.
+    (tmp_path / "drained-devices.new").rmdir()
+    hub.drains.hear(("GPU-0",))
+    assert not _Hub(tmp_path).is_granted("ann")
