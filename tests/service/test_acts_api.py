@@ -229,6 +229,19 @@ async def test_a_body_nobody_can_read_is_told_with_an_example(site, body):
     assert site.pinned == []
 
 
+async def test_a_length_that_is_none_is_no_error_of_the_services(site):
+    path = f"api/v1/kernels/{site.kernel_id}/pin"
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    writer.write(
+        f"POST {PREFIX}{path} HTTP/1.1\r\nHost: hub\r\nContent-Length: many\r\n"
+        "Authorization: token ada-token\r\n\r\n".encode()
+    )
+    assert b" 400 " in await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    assert site.pinned == []
+
+
 async def test_who_holds_the_memory_has_names_for_the_organiser_alone(site, start):
     world = site.world
     mine = world.monitor.snapshot.holders
