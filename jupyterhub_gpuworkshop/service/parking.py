@@ -7,14 +7,14 @@ service up again after a kill must know whom to bring back. Who is to be parked 
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from jupyterhub_gpuworkshop.core.attribution import Owner
 from jupyterhub_gpuworkshop.core.devices import Inventory
 from jupyterhub_gpuworkshop.core.errors import CallHangs, ParkError
 from jupyterhub_gpuworkshop.core.snapshot import Holder, ProcessId
-from jupyterhub_gpuworkshop.machine.host_room import why_no_room
+from jupyterhub_gpuworkshop.machine.host_room import HostRoom, why_no_room
 from jupyterhub_gpuworkshop.machine.parking import ParkState
 from jupyterhub_gpuworkshop.machine.processes import boot_id
 
@@ -25,7 +25,6 @@ from .taking import Check, Parked, Taking
 
 _LOG = logging.getLogger(__name__)
 _ASK_AGAIN_SECONDS = 60.0
-_NOT_ASKED = "whether anything can be parked here is not known yet."
 
 Key = tuple[str, str]
 """(lease id, kernel id) of a parked kernel."""
@@ -64,10 +63,11 @@ class Parking:
         self._inventory = inventory
         self._clock = clock
         self._wall = wall
-        self._unavailable = _NOT_ASKED
+        self._unavailable = ""
+        self._is_asked = False
         self._asked_at = float("-inf")
         self._unparkable: Mapping[str, str] = {}
-        self._on_the_way = 0
+        self._on_the_way: dict[Owner, int] = {}
         self._unsure: set[Key] = set()
 
     @property
@@ -83,7 +83,8 @@ class Parking:
     def why_not(self, owner: Owner, holders: tuple[Holder, ...]) -> str:
         """Return why a kernel cannot be parked, in a sentence; empty if it can.
 
-        Room in host RAM is looked at right before it is done.
+        So it is where that is not known yet, for nobody is restarted over that. Room in
+        host RAM is looked at right before it is done.
         """
         if self._unavailable:
             return self._unavailable
@@ -111,6 +112,7 @@ class Parking:
                 )
         except CallHangs as error:
             self._unavailable = str(error)
+        self._is_asked = True
         if self._unavailable and self._unavailable != before and idle.may_park:
             _LOG.warning(
                 "Nothing can be parked; idle kernels are restarted instead: %s",
@@ -128,36 +130,44 @@ class Parking:
         devices = {holder.device for holder in taking.watched.holders}
         if why_not := self.why_not(taking.owner, taking.watched.holders):
             return Parked(why_not=why_not)
-        needed_bytes = taking.watched.memory_on()
+        if not self._is_asked:
+            return Parked(change="whether anything can be parked is not known yet")
         async with self._mover.turn(devices) as turn:
             if self.of(taking.owner) is not None:
                 # Its record would be written over, and what is away never come back.
                 return Parked(change="it is paused already")
             try:
-                if why_not := await self._why_no_room(turn, held, needed_bytes):
+                rooms = [await turn.room(process) for process in held]
+                if why_not := self._why_no_room(taking, rooms):
                     return Parked(why_not=why_not)
-                checked = await check()
-                if checked.change:
-                    return Parked(change=checked.change)
-                record = self._record(taking, held)
-                if record is None:
-                    return Parked(change="its last reading is gone")
-                if not await self._kept.change(lambda state: _with(state, record)):
-                    await self.drop(key_of(record))
-                    return Parked(
-                        why_not="what is parked could not be written down, and would "
-                        f"be lost with this service. {self._kept.problem}".strip()
-                    )
-                window_seconds = checked.window_seconds()
-                self._on_the_way += needed_bytes
-                try:
-                    result = await self._move(turn, record, held)
-                finally:
-                    self._on_the_way -= needed_bytes
+                # From here on what it takes is nobody else's, without an await between.
+                self._on_the_way[taking.owner] = taking.watched.memory_on()
+                return await self._park(turn, taking, held, check)
             except CallHangs as error:
                 # What has begun may go on: whoever brings kernels back looks at it.
                 self._unsure.add((taking.owner.lease_id, taking.owner.kernel_id))
                 return Parked(change=str(error))
+            finally:
+                self._on_the_way.pop(taking.owner, None)
+
+    async def _park(
+        self, turn: Turn, taking: Taking, held: Mapping[ProcessId, int], check: Check
+    ) -> Parked:
+        """Look at it, write it down and move it."""
+        checked = await check()
+        if checked.change:
+            return Parked(change=checked.change)
+        record = self._record(taking, held)
+        if record is None:
+            return Parked(change="its last reading is gone")
+        if not await self._kept.change(lambda state: _with(state, record)):
+            await self.drop(key_of(record))
+            return Parked(
+                why_not="what is parked could not be written down, and would be lost "
+                f"with this service. {self._kept.problem}".strip()
+            )
+        window_seconds = checked.window_seconds()
+        result = await self._move(turn, record, held)
         return replace(result, window_seconds=window_seconds)
 
     def take_unsure(self) -> set[Key]:
@@ -173,14 +183,21 @@ class Parking:
         """Forget a record: the kernel runs, or it has ended."""
         await self._kept.change(lambda state: _without(state, key))
 
-    async def _why_no_room(
-        self, turn: Turn, held: Mapping[ProcessId, int], needed_bytes: int
-    ) -> str:
+    def _why_no_room(self, taking: Taking, rooms: Iterable[HostRoom]) -> str:
+        needed_bytes = taking.watched.memory_on()
         keep_free_bytes = self._rules.parking().keep_free_host_bytes
-        for process in held:
-            room = await turn.room(process)
-            # What others on their way will take is still said to be available.
-            why = why_no_room(needed_bytes, room, keep_free_bytes + self._on_the_way)
+        # What others on their way will take is still said to be available.
+        on_the_way = sum(self._on_the_way.values())
+        of_its_server = sum(
+            size
+            for owner, size in self._on_the_way.items()
+            if owner.lease_id == taking.owner.lease_id
+        )
+        for room in rooms:
+            if room.limit_room_bytes is not None:
+                left_bytes = max(0, room.limit_room_bytes - of_its_server)
+                room = replace(room, limit_room_bytes=left_bytes)
+            why = why_no_room(needed_bytes, room, keep_free_bytes + on_the_way)
             if why:
                 return why
         return ""

@@ -1,13 +1,19 @@
 """What goes wrong while kernels are parked costs nobody a kernel that could be kept."""
 
+import asyncio
+import contextlib
 from dataclasses import replace
 
 import pytest
 
 from jupyterhub_gpuworkshop.core.errors import ParkError
 from jupyterhub_gpuworkshop.core.notices import NoticeKind
+from jupyterhub_gpuworkshop.core.rules import Action
+from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.core.wire import EventKind
 from jupyterhub_gpuworkshop.machine.parking import ParkState, ended
+from jupyterhub_gpuworkshop.service.last_check import Checked
+from jupyterhub_gpuworkshop.service.taking import Taking
 
 from .parking_world import ParkingWorld
 from .test_parking import cell, has_ended
@@ -143,3 +149,52 @@ async def test_what_is_locked_and_still_holds_its_memory_waits_for_no_room(
     await room.step(4)
     assert room.parking.parked == ()
     assert room.notices(NoticeKind.RETURN_WAITS) == []
+
+
+async def test_nothing_is_restarted_before_it_is_known_whether_it_can_be_parked(room):
+    kernel_id = await room.hold()
+    kernel = room.attendee.kernels[kernel_id]
+    await room.look(times=15)
+    # The organiser has just written `action: park`, and the driver is still asked.
+    room.serve()
+    await room.look()
+    await room.reap()
+    assert room.attendee.kernels[kernel_id] is kernel
+    await room.returns.step()
+    await room.park(kernel_id)
+    assert [x.kernel_id for x in room.parking.parked] == [kernel_id]
+
+
+async def test_two_kernels_on_two_devices_do_not_take_the_same_host_memory(
+    tmp_path, monkeypatch
+):
+    room = await ParkingWorld(tmp_path, room_bytes=7 * GIB).open()
+    kernel_id = await room.hold()
+    await room.look(times=15)
+    (watched,) = room.monitor.kernels.values()
+    (owner,) = room.monitor.kernels
+    other = replace(owner, kernel_id="other")
+    moved, on_other = [], replace(watched.holders[0], device=room.devices[1].uuid)
+    monkeypatch.setattr(room.parker, "park", lambda *given: moved.append(given))
+    looked, both_have_looked = [], asyncio.Event()
+
+    async def look():
+        looked.append(True)
+        if len(looked) == 2:
+            both_have_looked.set()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(both_have_looked.wait(), 0.3)
+        return Checked(read_at=0.0)
+
+    def taking(owner, watched):
+        return Taking(owner=owner, watched=watched, action=Action.PARK, reason="Idle.")
+
+    results = await asyncio.gather(
+        room.parking.park(taking(owner, watched), look),
+        room.parking.park(taking(other, replace(watched, holders=(on_other,))), look),
+    )
+    # Of 7 GiB 4 must stay free: there is room for the 2 GiB of one.
+    assert sorted(bool(x.why_not) for x in results) == [False, True]
+    assert len(moved) == 1
+    assert kernel_id
+    await room.close()
