@@ -7,7 +7,8 @@ cgroups of any name below it: where in the path a name stands decides.
 
 import re
 
-_CONTAINER = re.compile(r"(?:(?:docker|libpod)-)?([0-9a-f]{64})(?:\.scope)?")
+# docker-, libpod-, nerdctl-, crio-, cri-containerd-: whose engine it is, is all one.
+_CONTAINER = re.compile(r"(?:[a-z][a-z-]*-)?([0-9a-f]{64})(?:\.scope)?")
 _OWN_MANAGER = re.compile(r"user@\d+\.service")
 
 Place = tuple[str, str]

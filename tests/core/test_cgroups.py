@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from jupyterhub_gpuworkshop.core.cgroups import place_of
 
 ID = "0123456789abcdef" * 4
+CONTAINER = ("docker", ID)
 OTHER = "fedcba9876543210" * 4
 
 
@@ -26,6 +27,8 @@ OTHER = "fedcba9876543210" * 4
         (f"/system.slice/docker-{ID}.scope", ("docker", ID)),
         (f"/machine.slice/libpod-{ID}.scope/container", ("docker", ID)),
         (f"/system.slice/docker.service/docker/{ID}", ("docker", ID)),
+        (f"/system.slice/nerdctl-{ID}.scope", CONTAINER),
+        (f"/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope", CONTAINER),
         ("/user.slice/user-1001.slice/session-3.scope", None),
         ("/init.scope", None),
         ("/", None),
