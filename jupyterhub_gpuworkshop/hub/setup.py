@@ -240,7 +240,10 @@ def _kept_secrets(rules: Workshop) -> dict[str, str]:
 
 def _add_roles(c: Config, service: str) -> None:
     c.JupyterHub.custom_scopes = {
-        READ_SCOPE: {"description": "See one's own GPU share and the GPUs' totals"},
+        READ_SCOPE: {
+            "description": "See one's own GPU share and the GPUs' totals, and pin "
+            "one's own kernels"
+        },
         ADMIN_SCOPE: {
             "description": "See and manage everybody's GPU use",
             "subscopes": [READ_SCOPE],
