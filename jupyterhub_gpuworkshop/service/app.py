@@ -284,7 +284,8 @@ class GpuService(Application):
         gpus = workshop.gpus
         self.history = History(Path(self.state_dir) / _HISTORY_FILE)
         self.kept = Kept(Path(self.state_dir) / STATE_FILE)
-        self.only_one = OnlyOne(Path(self.state_dir))
+        # Who was it until now may have written since this one has read.
+        self.only_one = OnlyOne(Path(self.state_dir), self.kept.open)
         self.notes = KernelNotes()
         self.servers = Servers(workshop.monitor.timeout)
         self.link = Link(self.report_seconds)
@@ -380,10 +381,8 @@ class GpuService(Application):
         )
 
     async def _be_the_only_one(self) -> None:
-        before = self.only_one.is_held
         await self.only_one.step()
-        if self.only_one.is_held and not before:
-            # Who was it until now may have written since this one has read.
+        if self.only_one.is_held and not self.kept.is_read:
             await self.kept.open()
 
     async def _leave_notes(self) -> None:

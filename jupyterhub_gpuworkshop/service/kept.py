@@ -149,6 +149,8 @@ class Kept:
     async def open(self) -> None:
         """Read what earlier lives of the service wrote, or another one by now."""
         async with self._turn:
+            # Until it is read again, what is there is not to be written over.
+            self.is_read = self._path is None
             await self._read_in()
 
     async def change(self, change: Change) -> bool:

@@ -164,8 +164,9 @@ class Monitor:
         await self._history.flush()
 
     async def _forget_pins(self) -> None:
-        # Only a hub that has reported says which leases have ended.
-        if self._link.report.hub_id:
+        # Only a hub that has reported says which leases have ended; and who only shows
+        # would write over what the service that acts has parked since.
+        if self._link.report.hub_id and not self._why_not_act():
             await self.pins.forget(frozenset(x.id for x in self._link.report.leases))
 
     async def newer_than(self, rounds: int) -> None:

@@ -21,6 +21,7 @@ import errno
 import fcntl
 import logging
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from jupyterhub_gpuworkshop.core.errors import CallHangs
@@ -38,13 +39,19 @@ class OnlyOne:
 
     Args:
         folder: the state folder.
+        take_over: is waited for before this process may act: what another has written
+            meanwhile must be read first. None where nothing need be.
 
     Attributes:
         other: who held the lock at the last look, for a sentence; empty for nobody.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, take_over: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         self.other = ""
+        self._take_over = take_over
+        self._has_taken_over = take_over is None
         self._folder = folder
         self._path = folder / _FILE
         self._thread = OneThread("The disk of the state folder")
@@ -62,6 +69,8 @@ class OnlyOne:
 
     def why_not(self) -> str:
         """Return why this process may not act, in a sentence; empty where it may."""
+        if not self._why_not and not self._has_taken_over:
+            return "What another GPU service has written is not read yet."
         return self._why_not
 
     async def step(self) -> None:
@@ -69,6 +78,9 @@ class OnlyOne:
         # A disk that hangs changes nothing: the kernel keeps the lock that is held.
         with contextlib.suppress(CallHangs):
             await self._thread.call(self.acquire, _TIMEOUT_SECONDS)
+        if self.is_held and self._take_over is not None and not self._has_taken_over:
+            await self._take_over()
+            self._has_taken_over = True
 
     def acquire(self) -> bool:
         """Take the lock if it is free, or see that it is still held; wait for nobody.
@@ -92,6 +104,8 @@ class OnlyOne:
         """
         self.other = ""
         self._why_not = self._take()
+        if self._why_not:
+            self._has_taken_over = self._take_over is None
         return self._why_not
 
     def release(self) -> None:

@@ -68,7 +68,7 @@ class Parking:
         self._asked_at = float("-inf")
         self._unparkable: Mapping[str, str] = {}
         self._on_the_way: dict[Owner, int] = {}
-        self._unsure: set[Key] = set()
+        self._known: set[Key] = set()
 
     @property
     def parked(self) -> tuple[ParkedKernel, ...]:
@@ -145,7 +145,7 @@ class Parking:
                 return await self._park(turn, taking, held, check)
             except CallHangs as error:
                 # What has begun may go on: whoever brings kernels back looks at it.
-                self._unsure.add((taking.owner.lease_id, taking.owner.kernel_id))
+                self.doubt((taking.owner.lease_id, taking.owner.kernel_id))
                 return Parked(change=str(error))
             finally:
                 self._on_the_way.pop(taking.owner, None)
@@ -160,6 +160,7 @@ class Parking:
         record = self._record(taking, held)
         if record is None:
             return Parked(change="its last reading is gone")
+        self.know(key_of(record))
         if not await self._kept.change(lambda state: _with(state, record)):
             await self.drop(key_of(record))
             return Parked(
@@ -170,10 +171,21 @@ class Parking:
         result = await self._move(turn, record, held)
         return replace(result, window_seconds=window_seconds)
 
-    def take_unsure(self) -> set[Key]:
-        """Return, once, whose parking has ended so that the driver must be asked."""
-        unsure, self._unsure = self._unsure, set()
-        return unsure
+    def is_known(self, key: Key) -> bool:
+        """Say whether its record holds; else the driver must be asked first.
+
+        It must for what another life of the service has parked, and after a move that
+        did not end as it should.
+        """
+        return key in self._known
+
+    def know(self, key: Key) -> None:
+        """Note that the driver was asked, and the record holds."""
+        self._known.add(key)
+
+    def doubt(self, *keys: Key) -> None:
+        """Note that these records may not hold; without any, that none may."""
+        self._known -= set(keys) if keys else set(self._known)
 
     async def put(self, record: ParkedKernel) -> None:
         """Write a record down, in place of an earlier one."""
@@ -182,6 +194,7 @@ class Parking:
     async def drop(self, key: Key) -> None:
         """Forget a record: the kernel runs, or it has ended."""
         await self._kept.change(lambda state: _without(state, key))
+        self._known.discard(key)
 
     def _why_no_room(self, taking: Taking, rooms: Iterable[HostRoom]) -> str:
         needed_bytes = taking.watched.memory_on()
@@ -247,7 +260,7 @@ class Parking:
                 return Parked(why_not=str(error))
             # At once, and in its turn: no activity is the same as none.
             await self.put(replace(record, last_activity=""))
-            self._unsure.add(key_of(record))
+            self.doubt(key_of(record))
             return Parked(change=f"it was parked by half, and is brought back: {error}")
         if not moved:
             await self.drop(key_of(record))

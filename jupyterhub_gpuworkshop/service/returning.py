@@ -110,7 +110,7 @@ class Returns:
         self._rules = rules
         self._why_not_act = why_not_act
         self._clock = clock
-        self._unsettled: dict[Key, int] | None = None
+        self._asked: dict[Key, int] = {}
         self._back: dict[Key, _Back] = {}
         self._moving: dict[Key, asyncio.Task[None]] = {}
 
@@ -118,17 +118,14 @@ class Returns:
         """Listen to the owners of parked kernels, and see to those who are back."""
         await self._parking.refresh()
         if self._why_not_act():
+            self._parking.doubt()  # whoever acts meanwhile may move them
             return
-        if self._unsettled is None:
-            self._unsettled = dict.fromkeys(map(key_of, self._parking.parked), 0)
-        for key in self._parking.take_unsure():
-            self._unsettled.setdefault(key, 0)
         self._forget()
         for record in self._parking.parked:
             key = key_of(record)
             if key in self._moving:
                 continue
-            if key in self._unsettled:
+            if not self._parking.is_known(key):
                 # A driver that does not answer for one holds up nobody else.
                 self._begin(key, self._settle(record))
             elif not await self._lives(record):
@@ -148,14 +145,13 @@ class Returns:
         await self._listening.close()
 
     def _settled(self) -> list[ParkedKernel]:
-        unsettled = self._unsettled or {}
-        return [x for x in self._parking.parked if key_of(x) not in unsettled]
+        parking = self._parking
+        return [x for x in parking.parked if parking.is_known(key_of(x))]
 
     def _forget(self) -> None:
         """Keep nothing about kernels that are not parked any more."""
         keys = set(map(key_of, self._parking.parked))
-        unsettled = self._unsettled or {}
-        self._unsettled = {k: n for k, n in unsettled.items() if k in keys}
+        self._asked = {k: n for k, n in self._asked.items() if k in keys}
         self._back = {k: back for k, back in self._back.items() if k in keys}
         self._monitor.notices.keep_only(
             NoticeKind.RETURN_WAITS,
@@ -165,8 +161,7 @@ class Returns:
     async def _settle(self, record: ParkedKernel) -> None:
         """Find out how things stand with what an earlier service has parked."""
         key = key_of(record)
-        asked = (self._unsettled or {}).get(key, 0) + 1
-        self._unsettled = {**(self._unsettled or {}), key: asked}
+        asked = self._asked[key] = self._asked.get(key, 0) + 1
         try:
             async with self._mover.turn(record.memory_bytes) as turn:
                 states = await states_of(turn, record)
@@ -190,7 +185,8 @@ class Returns:
             await self._parking.drop(key)
         elif left != record:
             await self._parking.put(left)
-        self._unsettled = {k: n for k, n in self._unsettled.items() if k != key}
+        self._parking.know(key)
+        self._asked.pop(key, None)
 
     async def _lives(self, record: ParkedKernel) -> bool:
         """Tell whether any process of a record does; unknown is yes."""
@@ -250,7 +246,7 @@ class Returns:
     def _try_again(self, key: Key) -> None:
         """Do so later, and ask the driver first: some of it may be back."""
         self._pause(key)
-        self._unsettled = {**(self._unsettled or {}), key: 0}
+        self._parking.doubt(key)
 
     async def _return(self, record: ParkedKernel) -> None:
         key = key_of(record)

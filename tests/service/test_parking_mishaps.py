@@ -12,6 +12,7 @@ from jupyterhub_gpuworkshop.core.rules import Action
 from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.core.wire import EventKind
 from jupyterhub_gpuworkshop.machine.parking import ParkState, ended
+from jupyterhub_gpuworkshop.service import kept as kept_module
 from jupyterhub_gpuworkshop.service.last_check import Checked
 from jupyterhub_gpuworkshop.service.taking import Taking
 
@@ -198,3 +199,23 @@ async def test_two_kernels_on_two_devices_do_not_take_the_same_host_memory(
     assert len(moved) == 1
     assert kernel_id
     await room.close()
+
+
+async def test_records_that_were_read_late_are_asked_for_too(room, monkeypatch):
+    kernel_id = await room.hold("10GiB")
+    kernel = await room.park(kernel_id)
+    (record,) = room.parking.parked
+    # It was killed before anything moved, and its disk hangs when it starts again.
+    room.parker.unpark(record.processes[0])
+
+    def hangs(path):
+        raise OSError("Input/output error")
+
+    monkeypatch.setattr(kept_module, "_take", hangs)
+    await room.serve_anew()
+    await room.step()
+    monkeypatch.undo()
+    await room.kept.open()
+    await room.step()
+    assert room.parking.parked == ()
+    assert room.attendee.kernels[kernel_id] is kernel
