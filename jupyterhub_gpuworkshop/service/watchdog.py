@@ -99,6 +99,32 @@ class Watchdog:
                 await self._see_to(leases[lease_id], watch)
 
     async def _see_to(self, lease: Lease, watch: OverWatch) -> None:
+        decision, kernel = self._decide(lease, watch)
+        if decision.kind is OverKind.NOTICE:
+            await self._tell(lease, decision, self._rules.over_share().grace_seconds)
+        if kernel is None or not self._actor.may_act_on(kernel[0]):
+            return
+        # Look at everything once more: the excess must stand in a second picture.
+        await self._monitor.tick()
+        self._seen_rounds = self._monitor.rounds
+        watch = self._monitor.overs.get(lease.id, OverWatch(over_bytes={}))
+        decision, again = self._decide(lease, watch)
+        if (
+            again is None
+            or again[0] != kernel[0]
+            or self._why_not_act()
+            or self._rules.idle().dry_run
+        ):
+            return
+        has_begun = self._take(lease, *again, decision)
+        if has_begun and decision.kind is OverKind.TAKE_BUSY:
+            # Before the next one its attendee is told anew.
+            self._told.pop(lease.id, None)
+
+    def _decide(
+        self, lease: Lease, watch: OverWatch
+    ) -> tuple[OverDecision, tuple[Owner, Watched] | None]:
+        """Return what to do about a lease, and the kernel that gives memory back."""
         rules = self._rules.over_share()
         uuids = frozenset(watch.over_bytes)
         kernels = [
@@ -109,7 +135,8 @@ class Watchdog:
             and watched.view.parked_at is None  # it would lose what is away
         ]
         if any(self._actor.is_acting_on(owner) for owner, _ in kernels):
-            return
+            reason = "Some of it is being taken back."
+            return OverDecision(kind=OverKind.KEEP, reason=reason), None
         kernels.sort(key=lambda each: each[1].memory_on(uuids), reverse=True)
         idle = [x for x in kernels if self._is_idle(x[1], rules.grace_seconds)]
         busy = [x for x in kernels if x not in idle]
@@ -121,15 +148,9 @@ class Watchdog:
             has_idle=bool(idle),
             has_busy=bool(busy),
         )
-        if decision.kind is OverKind.NOTICE:
-            await self._tell(lease, decision, rules.grace_seconds)
-        elif decision.kind is OverKind.TAKE_IDLE:
-            self._take(lease, *idle[0], decision)
-        elif decision.kind is OverKind.TAKE_BUSY and self._take(
-            lease, *busy[0], decision
-        ):
-            # Before the next one its attendee is told anew.
-            self._told.pop(lease.id, None)
+        if decision.kind is OverKind.TAKE_IDLE:
+            return decision, idle[0]
+        return decision, busy[0] if decision.kind is OverKind.TAKE_BUSY else None
 
     def _is_idle(self, watched: Watched, seconds: float) -> bool:
         idle_seconds = watched.watch.idle_seconds

@@ -243,3 +243,19 @@ async def test_a_dry_run_tells_and_takes_nothing(tmp_path):
     assert kinds(world) == []
     assert restarted(world) == []
     await world.close()
+
+
+@pytest.mark.parametrize("state", ["idle", "busy"])
+async def test_who_has_given_back_since_the_last_look_loses_nothing(tmp_path, state):
+    world = await a_world(tmp_path, "restart")
+    kernel_id = start(world, "4GiB", state=state)
+    await watch(world, 5)
+    assert EventKind.OVER_SHARE in kinds(world)
+    for _ in range(5):
+        await world.look()
+    world.attendee.kernels[kernel_id].run("held.clear()")
+    await world.watchdog.step()
+    while world.actor._acting:
+        await world.look(0.5)
+    assert restarted(world) == []
+    await world.close()
