@@ -191,16 +191,21 @@ class DriverParker:
         command += ["--lock-seconds", str(self._lock_seconds), what]
         if process is not None:
             command += [str(process.pid), str(process.started)]
-        child = subprocess.Popen(  # noqa: S603 - our own interpreter
-            command,
-            cwd="/",  # -m looks for modules there first, and nobody else writes there
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # Ctrl-C must not stop a move half-way
-        )
+        try:
+            child = subprocess.Popen(  # noqa: S603 - our own interpreter
+                command,
+                cwd="/",  # -m looks for modules there first, and nobody else writes there
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,  # Ctrl-C must not stop a move half-way
+            )
+        except OSError as error:
+            raise _NoAnswer(
+                f"No child could be started to call the NVIDIA driver: {error}."
+            ) from None
         try:
             output, errors = child.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:

@@ -147,6 +147,9 @@ class Parking:
                 # What has begun may go on: whoever brings kernels back looks at it.
                 self.doubt((taking.owner.lease_id, taking.owner.kernel_id))
                 return Parked(change=str(error))
+            except Exception:
+                self.doubt((taking.owner.lease_id, taking.owner.kernel_id))
+                raise
             finally:
                 self._on_the_way.pop(taking.owner, None)
 

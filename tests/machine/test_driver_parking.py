@@ -229,3 +229,15 @@ def test_whoever_parks_does_not_load_cuda() -> None:
     )
     command = [sys.executable, "-c", code]
     assert subprocess.run(command, check=False).returncode == 0  # noqa: S603 - our own
+
+
+def test_a_child_that_cannot_be_started_has_done_nothing(
+    monkeypatch: pytest.MonkeyPatch, process: ProcessId
+) -> None:
+    def no_memory(*_given: object, **_named: object) -> None:
+        raise BlockingIOError("Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", no_memory)
+    error = refused(DriverParker(), process)
+    assert "temporarily unavailable" in str(error)
+    assert not error.broken
