@@ -194,7 +194,7 @@ class DriverParker:
         try:
             child = subprocess.Popen(  # noqa: S603 - our own interpreter
                 command,
-                cwd="/",  # -m looks for modules there first, and nobody else writes there
+                cwd="/",  # -m looks there first, and nobody else writes there
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
