@@ -45,6 +45,9 @@ class Parking:
         inventory: what devices exist.
         clock: monotonic seconds.
         wall: seconds since the epoch.
+
+    Attributes:
+        give_way_on: devices on which somebody could come back now, and comes first.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Parking:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        self.give_way_on: frozenset[str] = frozenset()
         self._mover = mover
         self._kept = kept
         self._rules = rules
@@ -136,6 +140,8 @@ class Parking:
             if self.of(taking.owner) is not None:
                 # Its record would be written over, and what is away never come back.
                 return Parked(change="it is paused already")
+            if devices & self.give_way_on:
+                return Parked(change="a paused kernel comes back first")
             try:
                 rooms = [await turn.room(process) for process in held]
                 if why_not := self._why_no_room(taking, rooms):

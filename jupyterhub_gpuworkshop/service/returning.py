@@ -207,11 +207,15 @@ class Returns:
             if key in records and key not in self._moving and now >= back.retry_at
         ]
         if not waiting:
+            self._parking.give_way_on = frozenset()
             return
         free_bytes = await self._free_bytes()
         margin_bytes = self._rules.parking().margin_bytes
         busy = self._mover.moving()
         ready = who_returns(waiting, free_bytes, busy, margin_bytes)
+        # Of many who are parked at one time, nobody is parked before them.
+        fit = who_returns(waiting, free_bytes, (), margin_bytes)
+        self._parking.give_way_on = frozenset().union(*(x.needs_bytes for x in fit))
         for each in ready:
             self._begin(each.key, self._return(records[each.key]))
         left = [each for each in waiting if each not in ready]

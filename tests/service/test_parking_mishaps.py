@@ -219,3 +219,24 @@ async def test_records_that_were_read_late_are_asked_for_too(room, monkeypatch):
     await room.step()
     assert room.parking.parked == ()
     assert room.attendee.kernels[kernel_id] is kernel
+
+
+async def test_who_comes_back_does_not_queue_behind_those_who_are_parked(room):
+    kernel = await room.park(await room.hold())
+    other_id = await room.hold()
+    await room.look(times=15)
+    async with room.returns._mover.turn([room.devices[0].uuid]):
+        room.reaper._seen_rounds = room.monitor.rounds - 1
+        await room.reaper.step()
+        assert [x.kernel_id for x in room.actor._acting] == [other_id]
+        cell(kernel, "simcuda.compute(0)")
+        await room.step(2)
+    while room.actor._acting:
+        await room.look(0.5)
+    assert other_id not in [x.kernel_id for x in room.parking.parked]
+    await room.step()
+    assert has_ended(kernel)
+    await room.look(times=2)
+    await room.step()
+    await room.reap()
+    assert [x.kernel_id for x in room.parking.parked] == [other_id]
