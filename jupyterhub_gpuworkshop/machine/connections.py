@@ -50,7 +50,7 @@ class Connections:
 
     def __init__(self, proc: Path = Path("/proc")) -> None:
         self._proc = proc
-        self._networks: dict[str, _Network] = {}
+        self._networks: dict[int, _Network] = {}
         self._here = _network_of(proc / "self")
         mine = _inodes(proc / "self")
         here = self._read(proc / "self", self._here)
@@ -85,8 +85,8 @@ class Connections:
             for s in network.established
         )
 
-    def _read(self, process: Path, name: str) -> _Network:
-        """Read the network of a process, which has this name."""
+    def _read(self, process: Path, name: int) -> _Network:
+        """Read the network of a process, which has this number."""
         if name not in self._networks:
             sockets = list(_read_sockets(process))
             self._networks[name] = _Network(
@@ -96,8 +96,12 @@ class Connections:
         return self._networks[name]
 
 
-def _network_of(process: Path) -> str:
-    return str((process / "ns/net").readlink())
+def _network_of(process: Path) -> int:
+    """Return what tells one network from another: each has files of its own in /proc.
+
+    The link ns/net says it too, but of another user's process only with CAP_SYS_PTRACE.
+    """
+    return (process / "net/tcp").stat().st_ino
 
 
 def _inodes(process: Path) -> set[int]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from jupyterhub_gpuworkshop.machine.connections import Connections
+from tests.conftest import require_engine
 
 PROGRAM = """
 import socket, sys
@@ -64,6 +65,26 @@ def test_a_browser_counts_while_it_is_connected_and_this_process_never_does(host
         assert Connections().count(os.getpid(), port) == 0
 
 
+@pytest.mark.root
+def test_a_server_is_counted_by_who_may_not_trace_it():
+    require_engine("root", os.geteuid() == 0, "run as root")
+    without = ["--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        script = (
+            "from jupyterhub_gpuworkshop.machine.connections import Connections; "
+            f"print(Connections().count({os.getpid()}, {port}))"
+        )
+        with a_browser(port):
+            said = subprocess.run(  # noqa: S603  this very Python
+                ["setpriv", *without, sys.executable, "-c", script],  # noqa: S607
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+    assert said.stdout == "1\n"
+
+
 def test_where_nobody_listens_and_of_a_process_that_has_ended_nothing_is_known():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -73,16 +94,17 @@ def test_where_nobody_listens_and_of_a_process_that_has_ended_nothing_is_known()
 
 def process(folder: Path, network: str, *sockets: str) -> None:
     """Write what Linux would say of a process: `LOCAL REMOTE STATE INODE` each."""
-    (folder / "ns").mkdir(parents=True)
-    (folder / "ns/net").symlink_to(network)
-    (folder / "net").mkdir()
+    (folder / "net").mkdir(parents=True)
     (folder / "fd").mkdir()
+    # The processes of one network have the same file.
+    file = folder.parent / f"{network} tcp"
     lines = []
     for number, text in enumerate(sockets):
         local, remote, state, inode = text.split()
         rest = f"00000000:00000000 00:00000000 00000000 0 0 {inode} 1 0 100 0 0 10 0"
         lines.append(f"   {number}: {local} {remote} {state} {rest}\n")
-    (folder / "net/tcp").write_text(HEADER + "".join(lines))
+    file.write_text(HEADER + "".join(lines))
+    (folder / "net/tcp").hardlink_to(file)
 
 
 def test_into_a_container_whatever_comes_from_outside_counts(tmp_path):
