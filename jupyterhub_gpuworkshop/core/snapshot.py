@@ -244,6 +244,8 @@ class Snapshot:
         needed: somebody was refused a share, or a device is short of memory.
         notices: those that stand, of every attendee.
         drained: devices that an organiser has taken out of service.
+        server_verdicts: why each server is, or is not, about to be stopped, by lease
+            id, as of the look before.
         problems: what is unknown just now and why, in sentences for organisers.
     """
 
@@ -258,4 +260,5 @@ class Snapshot:
     needed: bool = False
     notices: tuple[Notice, ...] = ()
     drained: frozenset[str] = frozenset()
+    server_verdicts: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()

@@ -328,6 +328,7 @@ class GpuService(Application):
         )
         self._build_parking(host)
         self.idle_servers = idle_servers(self)
+        self.monitor.server_verdicts = self.idle_servers.verdicts
         self.endings = Endings(
             self.monitor,
             self.history,

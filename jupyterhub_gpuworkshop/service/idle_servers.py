@@ -111,6 +111,13 @@ class IdleServers:
         self._pauses: dict[str, _Pause] = {}
         self._hub_pause = _Pause()
 
+    def verdicts(self) -> Mapping[str, str]:
+        """Return why each server is, or is not, about to be stopped, by lease id."""
+        return {
+            lease_id: judged.decision.reason
+            for lease_id, judged in self.servers.items()
+        }
+
     async def step(self) -> None:
         """Wait for the next snapshot, and carry out what follows from it."""
         await self._monitor.newer_than(self._seen_rounds)

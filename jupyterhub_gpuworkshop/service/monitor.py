@@ -74,6 +74,8 @@ class Monitor:
         attribution: whose everything is, of the same instant.
         overs: how each lease stands to its share, by lease id.
         watching: each kernel's watch.
+        server_verdicts: why each server is, or is not, about to be stopped; whoever
+            stops servers sets it.
         notices: those that stand.
         kept: what outlives this process.
         pins: those in force.
@@ -110,6 +112,7 @@ class Monitor:
         self.kept = kept or Kept(None)
         self.pins = Pins(self.kept, wall=wall)
         self.watching = Watching(rules, history, self.notices, self.pins, wall=wall)
+        self.server_verdicts: Callable[[], Mapping[str, str]] = dict
         self.rounds = 0
         self.listed: frozenset[str] = frozenset()
         self.asked = self.unanswered = 0
@@ -306,6 +309,7 @@ class Monitor:
             needed=need.anywhere,
             notices=self.notices.standing,
             drained=frozenset(self.kept.state.drained),
+            server_verdicts=self.server_verdicts(),
             problems=problems_of(
                 reading.problems,
                 self._gpus.inventory,

@@ -99,6 +99,7 @@ def snapshot_view(snapshot: Snapshot, viewer: Viewer, now: float) -> Json:
         "leases": [
             {
                 **_lease(x, found.uses.get(x.id)),
+                "server_verdict": snapshot.server_verdicts.get(x.id, ""),
                 **_limits(x, found.hard_caps.get(x.id), viewer),
             }
             for x in may_see(snapshot.leases, found.leases)

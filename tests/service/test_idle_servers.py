@@ -131,9 +131,12 @@ async def test_an_idle_server_is_told_and_stopped_and_its_share_is_free(
 ):
     world = await a_world(tmp_path)
     start(world)
+    world.monitor.server_verdicts = world.idle_servers.verdicts
     await watch(world, 300)
     # Nobody waits for it.
     assert kinds(world) == []
+    verdict = world.monitor.snapshot.server_verdicts["lease-ada"]
+    assert verdict.startswith("Idle for "), verdict
     world.refuse_somebody()
     await watch(world, 20)
     (notice,) = world.monitor.notices.standing
