@@ -140,6 +140,11 @@ class Actor:
             return
         if done is None:
             return
+        if done.action is Action.PARK:
+            # The driver has said so, and its owner may have it back any moment.
+            self._failures.pop(taking.owner, None)
+            await self.teller.taken(taking, done, taking.watched.memory_on())
+            return
         held_bytes = await self._held_after(taking.watched)
         if held_bytes is None:
             await self._give_up(

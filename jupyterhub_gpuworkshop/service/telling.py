@@ -62,6 +62,11 @@ class Teller:
 
     async def taken(self, taking: Taking, done: Done, freed_bytes: int) -> None:
         """Say what was done: to the log, the history, the owner and the notebook."""
+        view = taking.watched.view
+        # First, and at once: who has a paused kernel back takes it down again.
+        text = self.tell_owner(
+            taking.owner, view.notebook, f"was {_DONE[done.action]}. {taking.reason}"
+        )
         await self.record(
             EventKind.KERNEL_RECLAIMED,
             taking,
@@ -71,10 +76,6 @@ class Teller:
             window_ms=round(1000 * done.window_seconds, 1),
         )
         self._notices.withdraw(subject_of(taking.owner))
-        view = taking.watched.view
-        text = self.tell_owner(
-            taking.owner, view.notebook, f"was {_DONE[done.action]}. {taking.reason}"
-        )
         if done.action is Action.RESTART:
             self.leave_note(taking.watched.server, taking.owner.kernel_id, text)
 

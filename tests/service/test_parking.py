@@ -77,6 +77,31 @@ async def test_its_owner_has_it_back_who_runs_a_cell(room):
     assert read(room.folder / STATE_FILE).parked == ()
 
 
+async def test_who_is_back_at_once_is_told_neither_of_a_pause_nor_of_a_failure(
+    room, monkeypatch
+):
+    kernel_id = await room.hold()
+    kernel, park = room.attendee.kernels[kernel_id], room.parking.park
+
+    async def park_and_come_back(taking, check):
+        parked = await park(taking, check)
+        kernel.last_activity = LATER
+        room.back = asyncio.ensure_future(room.step(2))
+        monkeypatch.setattr(room.monitor, "tick", look_late)
+        return parked
+
+    async def look_late():
+        await room.back
+        monkeypatch.undo()
+        await room.monitor.tick()
+
+    monkeypatch.setattr(room.parking, "park", park_and_come_back)
+    await room.park(kernel_id)
+    await room.back
+    assert room.kinds() == [EventKind.KERNEL_RECLAIMED, EventKind.KERNEL_RETURNED]
+    assert room.notices(NoticeKind.KERNEL_TAKEN) == []
+
+
 async def test_a_short_cell_that_has_ended_brings_it_back_too(room):
     kernel = await room.park(await room.hold())
     kernel.last_activity = LATER
