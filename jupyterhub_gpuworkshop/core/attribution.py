@@ -251,8 +251,10 @@ def _holders(
                 owner, kind = _explain(process, owners, by_uid, in_terminals, lease_ids)
             holders.append(
                 Holder(
-                    process=ProcessId(
-                        pid=use.pid, started=process.started if process else 0
+                    process=(
+                        process.process
+                        if process
+                        else ProcessId(pid=use.pid, started=0)
                     ),
                     device=sample.uuid,
                     memory_bytes=use.memory_bytes,

@@ -86,6 +86,8 @@ class ProcessFacts:
         command: its command line, cut short; empty where unknown or not read.
             The process itself can set it to anything: for people's eyes and as a
             hint, never as a proof.
+        process: the process, told apart from later ones of the same number. Made
+            once: it is asked for again and again while the process lives.
     """
 
     pid: int
@@ -97,11 +99,12 @@ class ProcessFacts:
     tty: int = 0
     cgroup: str = ""
     command: str = ""
+    process: ProcessId = field(init=False, repr=False, compare=False)
 
-    @property
-    def process(self) -> ProcessId:
-        """The process, told apart from later ones of the same number."""
-        return ProcessId(pid=self.pid, started=self.started)
+    def __post_init__(self) -> None:
+        """Make what `process` says."""
+        process = ProcessId(pid=self.pid, started=self.started)
+        object.__setattr__(self, "process", process)
 
 
 class HolderKind(str, Enum):
