@@ -219,7 +219,10 @@ class IdleServers:
         told = [
             judged.lease
             for judged in self.servers.values()
-            if judged.decision.acts_at is not None and not self._why_not_act()
+            if judged.decision.acts_at is not None
+            and not self._why_not_act()
+            # Of a dry run nobody is told, nor held to what was told before it.
+            and not self._rules.idle().dry_run
         ]
         ending = [stop.judged.lease for stop in self._stopping.values()]
         self._monitor.notices.keep_only(

@@ -101,13 +101,15 @@ class Reaper:
             for owner, since in self._said.items()
             if owner in kernels and kernels[owner].watch.idle_since == since
         }
+        is_dry = self._rules.idle().dry_run
         self._monitor.notices.keep_only(
             NoticeKind.KERNEL_IDLE,
             {
                 subject_of(owner)
                 for owner, watched in kernels.items()
-                if watched.decision.acts_at is not None
-                or self._actor.is_acting_on(owner)
+                if self._actor.is_acting_on(owner)
+                # Of a dry run nobody is told, nor held to what was told before it.
+                or (watched.decision.acts_at is not None and not is_dry)
             },
         )
 

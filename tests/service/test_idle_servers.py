@@ -294,6 +294,25 @@ async def test_a_dry_run_says_so_once_and_stops_nothing(tmp_path, trees):
     await end(world)
 
 
+async def test_what_was_told_before_a_dry_run_is_told_anew_after_it(tmp_path, trees):
+    world = await a_world(tmp_path)
+    world.refuse_somebody()
+    await watch(world, 120)
+    assert len(world.monitor.notices.standing) == 1
+    act = world.rules.workshop
+    idle = act.idle.model_copy(update={"dry_run": True})
+    world.rules.workshop = act.model_copy(update={"idle": idle})
+    await watch(world, 100)
+    assert world.monitor.notices.standing == ()
+    world.rules.workshop = act
+    await watch(world, 20)
+    assert world.hub.stopped == []
+    assert len(world.monitor.notices.standing) == 1
+    await watch(world, 40)
+    assert world.hub.stopped == [("ada", "")]
+    await end(world)
+
+
 async def test_where_another_service_acts_nobody_is_told_and_nothing_stopped(
     tmp_path, trees
 ):

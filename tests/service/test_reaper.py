@@ -223,6 +223,28 @@ async def test_memory_that_nobody_can_see_is_not_told_to_be_free(world, blind):
     assert "unknown" in event.reason
 
 
+async def test_what_was_told_before_a_dry_run_is_told_anew_after_it(tmp_path):
+    rules = {**RULES, "idle": {**RULES["idle"], "notice": "15s"}}
+    world = await World(tmp_path, rules).open()
+    act = world.rules.workshop
+    idle = act.idle.model_copy(update={"dry_run": True})
+    kernel_id = world.attendee.start_kernel()
+    world.attendee.kernels[kernel_id].run(HOLD)
+    await world.look(times=11)
+    await world.reap()
+    assert len(world.monitor.notices.standing) == 1
+    world.rules.workshop = act.model_copy(update={"idle": idle})
+    await world.look(times=5)
+    await world.reap()
+    assert world.monitor.notices.standing == ()
+    world.rules.workshop = act
+    await world.look()
+    await world.reap()
+    assert acted(world) == []
+    assert len(world.monitor.notices.standing) == 1
+    await world.close()
+
+
 async def test_who_switches_to_a_dry_run_in_the_last_moment_is_heard(world):
     await idle_kernel(world)
     rules = json.dumps({**RULES, "idle": {**RULES["idle"], "dry_run": True}})
