@@ -20,7 +20,7 @@ from tornado.testing import bind_unused_port
 from jupyterhub_gpuworkshop.core.wire import Report, ServerInfo
 from jupyterhub_gpuworkshop.service.kept import ParkedKernel
 from jupyterhub_gpuworkshop.service.link import Link
-from jupyterhub_gpuworkshop.service.listening import Listening
+from jupyterhub_gpuworkshop.service.parking.listening import Listening
 from jupyterhub_gpuworkshop.service.servers import Servers
 
 from .samplers import is_installed

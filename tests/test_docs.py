@@ -34,10 +34,10 @@ from jupyterhub_gpuworkshop.hub.mixin import GpuSpawnerMixin
 from jupyterhub_gpuworkshop.hub.runtime import GpuRuntime
 from jupyterhub_gpuworkshop.hub.spawners.docker import GpuDockerMixin
 from jupyterhub_gpuworkshop.service.app import GpuService
-from jupyterhub_gpuworkshop.service.asked import memory_answer
-from jupyterhub_gpuworkshop.service.auth import Viewer
 from jupyterhub_gpuworkshop.service.store import Recorded
-from jupyterhub_gpuworkshop.service.views import event_view, snapshot_view
+from jupyterhub_gpuworkshop.service.web.asked import memory_answer
+from jupyterhub_gpuworkshop.service.web.auth import Viewer
+from jupyterhub_gpuworkshop.service.web.views import event_view, snapshot_view
 from jupyterhub_gpuworkshop.workshop import Workshop
 
 ROOT = Path(__file__).parent.parent

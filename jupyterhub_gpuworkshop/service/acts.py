@@ -15,12 +15,12 @@ from jupyterhub_gpuworkshop.core.errors import ActForbidden, ActRefused, Nothing
 from jupyterhub_gpuworkshop.core.units import format_duration
 from jupyterhub_gpuworkshop.core.wire import Event, EventKind
 
-from .auth import Viewer
 from .history import History
 from .kept import KeptState
 from .monitor import Monitor
 from .pins import in_words
 from .rules import Rules
+from .web.auth import Viewer
 
 _LOG = logging.getLogger(__name__)
 IN_MEMORY_ONLY = (

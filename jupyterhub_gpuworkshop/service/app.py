@@ -35,19 +35,19 @@ from .link import Link
 from .loops import forever
 from .lost_devices import LostDevices
 from .monitor import Monitor
-from .moving import Mover
 from .only_one import OnlyOne
-from .parking import Parking
+from .parking.moving import Mover
+from .parking.parked import Parking
+from .parking.returning import Returns
 from .process import allow_many_connections, exit_whatever_happens
 from .reaper import Reaper
-from .returning import Returns
 from .rules import Rules
 from .sampler import ChildSampler, sampler_command
 from .servers import Servers
-from .stopping import idle_servers
+from .stopping.making import idle_servers
 from .telling import Teller
 from .watchdog import Watchdog
-from .web import web_application
+from .web.routes import web_application
 
 _HISTORY_FILE = "history.sqlite"
 _MAX_BODY_BYTES = 64 * 1024

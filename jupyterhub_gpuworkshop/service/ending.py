@@ -25,10 +25,10 @@ from jupyterhub_gpuworkshop.core.wire import Event, EventKind
 from jupyterhub_gpuworkshop.machine.ending import HeldProcess
 from jupyterhub_gpuworkshop.machine.processes import read_process
 
-from .auth import Viewer
 from .history import History
 from .loops import OneThread
 from .monitor import Monitor
+from .web.auth import Viewer
 
 _LOG = logging.getLogger(__name__)
 _PATIENCE_SECONDS = 10.0

@@ -25,17 +25,17 @@ from jupyterhub_gpuworkshop.core.returns import Waiting, who_returns
 from jupyterhub_gpuworkshop.core.units import format_size
 from jupyterhub_gpuworkshop.machine.parking import ParkState, open_parker
 from jupyterhub_gpuworkshop.service.kept import STATE_FILE, Kept, ParkedKernel, read
-from jupyterhub_gpuworkshop.service.moving import Mover, Turn
 from jupyterhub_gpuworkshop.service.only_one import OnlyOne
-from jupyterhub_gpuworkshop.service.parking import Parking, key_of
-from jupyterhub_gpuworkshop.service.rules import Rules
-from jupyterhub_gpuworkshop.service.sampler import ChildSampler, sampler_command
-from jupyterhub_gpuworkshop.service.settling import (
+from jupyterhub_gpuworkshop.service.parking.moving import Mover, Turn
+from jupyterhub_gpuworkshop.service.parking.parked import Parking, key_of
+from jupyterhub_gpuworkshop.service.parking.settling import (
     bring_back,
     left_of,
     let_go,
     states_of,
 )
+from jupyterhub_gpuworkshop.service.rules import Rules
+from jupyterhub_gpuworkshop.service.sampler import ChildSampler, sampler_command
 
 from .unit import NAME, STATE_FOLDER
 

@@ -4,9 +4,9 @@ import asyncio
 
 from jupyterhub_gpuworkshop.machine.simulated_parking import SimulatedParker
 from jupyterhub_gpuworkshop.service.kept import STATE_FILE, Kept
-from jupyterhub_gpuworkshop.service.moving import Mover
-from jupyterhub_gpuworkshop.service.parking import Parking
-from jupyterhub_gpuworkshop.service.returning import Returns
+from jupyterhub_gpuworkshop.service.parking.moving import Mover
+from jupyterhub_gpuworkshop.service.parking.parked import Parking
+from jupyterhub_gpuworkshop.service.parking.returning import Returns
 
 from .world import RULES, World
 

@@ -11,8 +11,8 @@ from jupyterhub_gpuworkshop.core.notices import NoticeKind
 from jupyterhub_gpuworkshop.core.wire import EventKind
 from jupyterhub_gpuworkshop.service import kept
 from jupyterhub_gpuworkshop.service.acts import Acts
-from jupyterhub_gpuworkshop.service.auth import Viewer
 from jupyterhub_gpuworkshop.service.lost_devices import LostDevices
+from jupyterhub_gpuworkshop.service.web.auth import Viewer
 
 from .world import World
 

@@ -19,7 +19,7 @@ from jupyterhub_gpuworkshop.core.notices import NoticeKind
 from jupyterhub_gpuworkshop.core.snapshot import HolderKind
 from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.service.ending import Endings
-from jupyterhub_gpuworkshop.service.web import web_application
+from jupyterhub_gpuworkshop.service.web.routes import web_application
 
 from .service_process import PREFIX
 from .stub_hub import StubHub

@@ -16,9 +16,9 @@ from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.core.wire import EventKind
 from jupyterhub_gpuworkshop.machine.ending import HeldProcess
 from jupyterhub_gpuworkshop.machine.processes import read_process
-from jupyterhub_gpuworkshop.service.auth import Viewer
 from jupyterhub_gpuworkshop.service.ending import Endings
 from jupyterhub_gpuworkshop.service.server_answers import Answer
+from jupyterhub_gpuworkshop.service.web.auth import Viewer
 
 OLGA = Viewer(name="olga", attendee=None)
 ADA = Viewer(name="ada", attendee="ada")

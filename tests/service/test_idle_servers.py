@@ -13,14 +13,14 @@ from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.core.wire import ORGANISERS_DETAIL, EventKind, Refusal
 from jupyterhub_gpuworkshop.machine.processes import read_process
 from jupyterhub_gpuworkshop.service import monitor as monitor_module
-from jupyterhub_gpuworkshop.service.idle_servers import IdleServers
 from jupyterhub_gpuworkshop.service.kept import ParkedKernel
-from jupyterhub_gpuworkshop.service.server_signals import (
+from jupyterhub_gpuworkshop.service.stopping.idle_servers import IdleServers
+from jupyterhub_gpuworkshop.service.stopping.signals import (
     Asked,
     ServerSignals,
     count_connections,
 )
-from jupyterhub_gpuworkshop.service.server_telling import ServerTeller
+from jupyterhub_gpuworkshop.service.stopping.telling import ServerTeller
 
 from .world import RULES, World
 

@@ -14,9 +14,9 @@ from jupyterhub_gpuworkshop.core.snapshot import (
     Snapshot,
 )
 from jupyterhub_gpuworkshop.core.units import GIB
-from jupyterhub_gpuworkshop.service.auth import Viewer
-from jupyterhub_gpuworkshop.service.page import _JINJA
-from jupyterhub_gpuworkshop.service.views import snapshot_view
+from jupyterhub_gpuworkshop.service.web.auth import Viewer
+from jupyterhub_gpuworkshop.service.web.page import _JINJA
+from jupyterhub_gpuworkshop.service.web.views import snapshot_view
 
 ORGANISER = Viewer(name="olga", attendee=None)
 PART = LeasedDevice(uuid="GPU-0", label="0", memory_bytes=4 * GIB, total_bytes=16 * GIB)

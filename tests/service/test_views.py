@@ -19,8 +19,8 @@ from jupyterhub_gpuworkshop.core.snapshot import (
     ProcessId,
     Snapshot,
 )
-from jupyterhub_gpuworkshop.service.auth import Viewer, viewer_of
-from jupyterhub_gpuworkshop.service.views import own_notices, snapshot_view
+from jupyterhub_gpuworkshop.service.web.auth import Viewer, viewer_of
+from jupyterhub_gpuworkshop.service.web.views import own_notices, snapshot_view
 
 ORGANISER = Viewer(name="olga", attendee=None)
 ADA = Viewer(name="ada", attendee="ada")

@@ -26,18 +26,18 @@ from jupyterhub_gpuworkshop.core.returns import (
 )
 from jupyterhub_gpuworkshop.core.units import format_size
 from jupyterhub_gpuworkshop.core.wire import EventKind, ServerInfo
+from jupyterhub_gpuworkshop.service.acting import Actor
+from jupyterhub_gpuworkshop.service.host import Gpus, Host
+from jupyterhub_gpuworkshop.service.kept import ParkedKernel
+from jupyterhub_gpuworkshop.service.link import Link
+from jupyterhub_gpuworkshop.service.monitor import Monitor
+from jupyterhub_gpuworkshop.service.rules import Rules
+from jupyterhub_gpuworkshop.service.servers import Servers
 
-from .acting import Actor
-from .host import Gpus, Host
-from .kept import ParkedKernel
-from .link import Link
 from .listening import Listening
 from .making_room import RoomMaker
-from .monitor import Monitor
 from .moving import Mover
-from .parking import Key, Parking, key_of
-from .rules import Rules
-from .servers import Servers
+from .parked import Key, Parking, key_of
 from .settling import BETWEEN, bring_back, left_of, let_go, states_of
 
 _LOG = logging.getLogger(__name__)

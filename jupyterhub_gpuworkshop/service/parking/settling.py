@@ -11,8 +11,8 @@ from jupyterhub_gpuworkshop.core.errors import ParkError
 from jupyterhub_gpuworkshop.core.snapshot import ProcessId
 from jupyterhub_gpuworkshop.machine.parking import ParkState
 from jupyterhub_gpuworkshop.machine.processes import boot_id
+from jupyterhub_gpuworkshop.service.kept import ParkedKernel
 
-from .kept import ParkedKernel
 from .moving import Turn
 
 BETWEEN = frozenset({ParkState.LOCKED, ParkState.MOVING})

@@ -20,9 +20,9 @@ from jupyterhub_gpuworkshop.core.snapshot import (
     Snapshot,
 )
 from jupyterhub_gpuworkshop.core.wire import ORGANISERS_DETAIL
+from jupyterhub_gpuworkshop.service.store import Recorded
 
 from .auth import Viewer
-from .store import Recorded
 
 Json = dict[str, Any]
 _COMMAND_CHARACTERS = 300

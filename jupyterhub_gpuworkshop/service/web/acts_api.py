@@ -13,15 +13,15 @@ from tornado.web import Application, HTTPError, stream_request_body
 
 from jupyterhub_gpuworkshop.core.errors import ActForbidden, ActRefused, NothingThere
 from jupyterhub_gpuworkshop.core.snapshot import ProcessId
+from jupyterhub_gpuworkshop.service.acts import Acts, Done
+from jupyterhub_gpuworkshop.service.ending import Endings
+from jupyterhub_gpuworkshop.service.history import History
+from jupyterhub_gpuworkshop.service.monitor import Monitor
+from jupyterhub_gpuworkshop.service.rules import Rules
+from jupyterhub_gpuworkshop.service.watching import subject_of
 
-from .acts import Acts, Done
 from .api import ApiHandler
 from .asked import events_of_kernel, kernel_answer, memory_answer
-from .ending import Endings
-from .history import History
-from .monitor import Monitor
-from .rules import Rules
-from .watching import subject_of
 
 _MOST_BODY_BYTES = 4096
 _MOST_EVENTS_LOOKED_THROUGH = 10_000

@@ -14,11 +14,11 @@ from tornado.web import HTTPError
 from jupyterhub_gpuworkshop.core.attribution import Owner
 from jupyterhub_gpuworkshop.core.errors import ActRefused
 from jupyterhub_gpuworkshop.core.snapshot import ProcessId
+from jupyterhub_gpuworkshop.service.acts import Acts
+from jupyterhub_gpuworkshop.service.ending import Endings
+from jupyterhub_gpuworkshop.service.monitor import Monitor
 
-from .acts import Acts
 from .acts_api import check_pin_seconds, read_process_id, status_of
-from .ending import Endings
-from .monitor import Monitor
 from .page import PlainHandler
 from .views import holder_view
 

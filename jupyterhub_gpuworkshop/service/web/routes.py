@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 from jupyterhub.services.auth import HubOAuthCallbackHandler
 from tornado.web import Application, RequestHandler, StaticFileHandler
 
-from .acts import Acts
+from jupyterhub_gpuworkshop.service.acts import Acts
+from jupyterhub_gpuworkshop.service.credentials import hub_auth
+from jupyterhub_gpuworkshop.service.link import LinkHandler
+
 from .acts_api import (
     DrainHandler,
     EndHandler,
@@ -19,8 +22,6 @@ from .acts_api import (
     PinHandler,
 )
 from .api import EventsHandler, HealthHandler, SnapshotHandler
-from .credentials import hub_auth
-from .link import LinkHandler
 from .page import STATIC_FOLDER, PageHandler
 from .page_acts import (
     DrainFormHandler,
@@ -31,7 +32,7 @@ from .page_acts import (
 )
 
 if TYPE_CHECKING:
-    from .app import GpuService
+    from jupyterhub_gpuworkshop.service.app import GpuService
 
 _COOKIE_SECRET_BYTES = 32
 _Routes = list[tuple[str, type[RequestHandler], dict[str, Any]]]

@@ -12,10 +12,10 @@ from jupyterhub.services.auth import HubOAuth
 from tornado.web import HTTPError, RequestHandler
 
 from jupyterhub_gpuworkshop import __version__
+from jupyterhub_gpuworkshop.service.history import History
+from jupyterhub_gpuworkshop.service.monitor import Monitor
 
 from .auth import GuardedHandler
-from .history import History
-from .monitor import Monitor
 from .views import event_view, own_notices, snapshot_view
 
 _DEFAULT_LIMIT = 100

@@ -25,11 +25,10 @@ from jupyterhub_gpuworkshop.core.rules import IdleRules
 from jupyterhub_gpuworkshop.core.snapshot import HolderKind
 from jupyterhub_gpuworkshop.core.wire import Refusal, ServerInfo
 from jupyterhub_gpuworkshop.machine.connections import Connections
-
-from .link import Link
-from .loops import OneThread
-from .monitor import Monitor
-from .servers import Servers
+from jupyterhub_gpuworkshop.service.link import Link
+from jupyterhub_gpuworkshop.service.loops import OneThread
+from jupyterhub_gpuworkshop.service.monitor import Monitor
+from jupyterhub_gpuworkshop.service.servers import Servers
 
 _TIMEOUT_SECONDS = 10.0
 _PORTS = {"http": 80, "https": 443}

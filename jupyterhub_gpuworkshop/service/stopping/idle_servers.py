@@ -24,11 +24,11 @@ from jupyterhub_gpuworkshop.core.idle_servers import (
 from jupyterhub_gpuworkshop.core.leases import Lease, LeaseState
 from jupyterhub_gpuworkshop.core.notices import NoticeKind
 from jupyterhub_gpuworkshop.core.wire import EventKind, Refusal
+from jupyterhub_gpuworkshop.service.monitor import Monitor
+from jupyterhub_gpuworkshop.service.rules import Rules
 
-from .monitor import Monitor
-from .rules import Rules
-from .server_signals import ServerSignals
-from .server_telling import Judged, ServerTeller, subject_of
+from .signals import ServerSignals
+from .telling import Judged, ServerTeller, subject_of
 
 _LOG = logging.getLogger(__name__)
 _SECONDS_TO_END = 120.0

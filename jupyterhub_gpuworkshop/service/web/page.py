@@ -15,11 +15,11 @@ from jupyterhub.services.auth import HubOAuth
 
 from jupyterhub_gpuworkshop.core.enforcement import LimitKind
 from jupyterhub_gpuworkshop.core.units import format_duration, format_size
+from jupyterhub_gpuworkshop.service.history import History
+from jupyterhub_gpuworkshop.service.monitor import Monitor
+from jupyterhub_gpuworkshop.service.rules import Rules
 
 from .auth import GuardedHandler
-from .history import History
-from .monitor import Monitor
-from .rules import Rules
 from .views import event_view, own_notices, snapshot_view
 
 STATIC_FOLDER = Path(__file__).parent / "static"

@@ -17,11 +17,11 @@ from jupyterhub_gpuworkshop.core.snapshot import Holder, ProcessId
 from jupyterhub_gpuworkshop.machine.host_room import HostRoom, why_no_room
 from jupyterhub_gpuworkshop.machine.parking import ParkState
 from jupyterhub_gpuworkshop.machine.processes import boot_id
+from jupyterhub_gpuworkshop.service.kept import Kept, KeptState, ParkedKernel
+from jupyterhub_gpuworkshop.service.rules import Rules
+from jupyterhub_gpuworkshop.service.taking import Check, Parked, Taking
 
-from .kept import Kept, KeptState, ParkedKernel
 from .moving import Mover, Turn
-from .rules import Rules
-from .taking import Check, Parked, Taking
 
 _LOG = logging.getLogger(__name__)
 _ASK_AGAIN_SECONDS = 60.0

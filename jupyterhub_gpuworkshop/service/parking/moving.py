@@ -12,8 +12,7 @@ from typing import TypeVar
 from jupyterhub_gpuworkshop.core.snapshot import ProcessId
 from jupyterhub_gpuworkshop.machine.host_room import HostRoom
 from jupyterhub_gpuworkshop.machine.parking import Parker, ParkState
-
-from .loops import OneThread
+from jupyterhub_gpuworkshop.service.loops import OneThread
 
 T = TypeVar("T")
 _MOVE_SECONDS = 30 * 60.0

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 from jupyterhub_gpuworkshop.core.snapshot import KernelState
+from jupyterhub_gpuworkshop.service.kept import ParkedKernel
+from jupyterhub_gpuworkshop.service.link import Link
+from jupyterhub_gpuworkshop.service.servers import Answer, Servers
 
-from .kept import ParkedKernel
-from .link import Link
-from .parking import Key, key_of
-from .servers import Answer, Servers
+from .parked import Key, key_of
 
 _LISTEN_SECONDS = 0.5
 _SILENT_SECONDS = 60.0

@@ -6,14 +6,15 @@ who may act.
 
 from typing import TYPE_CHECKING
 
-from .credentials import hub_auth
-from .hub_api import HubApi
+from jupyterhub_gpuworkshop.service.credentials import hub_auth
+from jupyterhub_gpuworkshop.service.hub_api import HubApi
+
 from .idle_servers import IdleServers
-from .server_signals import ServerSignals
-from .server_telling import ServerTeller
+from .signals import ServerSignals
+from .telling import ServerTeller
 
 if TYPE_CHECKING:
-    from .app import GpuService
+    from jupyterhub_gpuworkshop.service.app import GpuService
 
 
 def idle_servers(service: "GpuService") -> IdleServers:

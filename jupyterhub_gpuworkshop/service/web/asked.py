@@ -11,11 +11,11 @@ from jupyterhub_gpuworkshop.core.leases import Key
 from jupyterhub_gpuworkshop.core.notices import Notice
 from jupyterhub_gpuworkshop.core.rules import IdleRules
 from jupyterhub_gpuworkshop.core.snapshot import Holder, HolderKind, Snapshot
+from jupyterhub_gpuworkshop.service.store import Recorded
+from jupyterhub_gpuworkshop.service.watching import Watched
 
 from .auth import Viewer
-from .store import Recorded
 from .views import Json, event_view, holder_view, kernel_view, notice_view
-from .watching import Watched
 
 _MOST_EVENTS = 20
 

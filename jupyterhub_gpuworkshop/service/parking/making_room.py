@@ -11,12 +11,12 @@ from jupyterhub_gpuworkshop.core.attribution import Owner
 from jupyterhub_gpuworkshop.core.returns import Candidate, Waiting, who_makes_room
 from jupyterhub_gpuworkshop.core.rules import Action
 from jupyterhub_gpuworkshop.core.units import format_duration
+from jupyterhub_gpuworkshop.service.acting import Actor
+from jupyterhub_gpuworkshop.service.monitor import Monitor
+from jupyterhub_gpuworkshop.service.rules import Rules
+from jupyterhub_gpuworkshop.service.taking import Taking
 
-from .acting import Actor
-from .monitor import Monitor
-from .parking import Key, Parking
-from .rules import Rules
-from .taking import Taking
+from .parked import Key, Parking
 
 
 class RoomMaker:

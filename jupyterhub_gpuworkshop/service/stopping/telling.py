@@ -20,9 +20,8 @@ from jupyterhub_gpuworkshop.core.wire import (
     EventKind,
     Refusal,
 )
-
-from .history import History
-from .notices import Notices, Subject
+from jupyterhub_gpuworkshop.service.history import History
+from jupyterhub_gpuworkshop.service.notices import Notices, Subject
 
 _LOG = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Parking kernels and bringing them back: records, turns, the queue at each device."""

@@ -1,0 +1,1 @@
+"""Stopping idle servers whose share somebody waits for."""

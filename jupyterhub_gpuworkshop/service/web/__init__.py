@@ -1,0 +1,1 @@
+"""The service's web application: API, pages, who may see what."""
