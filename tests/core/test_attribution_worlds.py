@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from random import Random
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jupyterhub_gpuworkshop.core.attribution import (
@@ -111,6 +111,16 @@ def is_below(world: World, process: ProcessFacts, ancestor: ProcessId) -> bool:
     return False
 
 
+def is_of_kernel(world: World, process: ProcessFacts, main: ProcessId) -> bool:
+    """Say whether it is below a kernel, or below who has stayed in its session."""
+    current: ProcessFacts | None = process
+    while current is not None:
+        if current.process == main or current.session == main.pid:
+            return True
+        current = world.processes.get(current.parent)
+    return False
+
+
 def check_holder(world: World, holder: Holder, seen: Mapping[ProcessId, Truth]) -> None:
     process = world.processes[holder.process.pid]
     truth = world.truth_of(process)
@@ -168,7 +178,7 @@ def check_kernels(world: World, found: Attribution) -> None:
             assert tree.members == {
                 x.process
                 for x in world.processes.values()
-                if x.session == tree.main.pid or is_below(world, x, tree.main)
+                if is_of_kernel(world, x, tree.main)
             }
 
 
@@ -205,6 +215,8 @@ def check_servers(world: World, found: Attribution) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(WORLD, st.integers(0, 2**32), st.integers(1, 50))
+# A child of who lost its parents, and stayed in the kernel's session.
+@example(World(SYSTEMD, is_wrapped=True, under_manager=True), 24901563, 21)
 def test_nobody_is_charged_for_anothers_process_and_nothing_certain_is_missed(
     world: World, seed: int, steps: int
 ) -> None:
