@@ -263,6 +263,11 @@ def test_a_hub_without_gpus_comes_up_and_the_page_says_why(tljh: TljhMachine) ->
     assert 'href="/services/gpuworkshop/"' in tljh.browse("ada")
 
 
+def _is_ready(tljh: TljhMachine, name: str) -> bool:
+    servers = tljh.api("GET", f"users/{name}").get("servers", {})
+    return bool(servers.get("", {}).get("ready"))
+
+
 def test_removal_leaves_tljh_as_it_was(
     request: pytest.FixtureRequest, wheel: Path
 ) -> None:
@@ -271,6 +276,8 @@ def test_removal_leaves_tljh_as_it_was(
         _wait_for_service(tljh)
         tljh.api("POST", "users/ann")
         tljh.api("POST", "users/ann/server")
+        # A hub that takes long answers before the server has started.
+        wait_for(lambda: _is_ready(tljh, "ann"), seconds=180)
         tljh.machine.run("systemctl", "is-active", "jupyter-ann")
         said = tljh.machine.run("gpuworkshop", "tljh", "remove").stdout
         tljh.wait_for_hub()
