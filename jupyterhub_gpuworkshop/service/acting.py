@@ -10,7 +10,6 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from jupyterhub_gpuworkshop.core.attribution import Owner
 from jupyterhub_gpuworkshop.core.errors import ServerError
@@ -22,6 +21,7 @@ from .host import Host
 from .kernel_channel import is_at_rest
 from .last_check import Checked, IsAtRest, LastCheck
 from .monitor import Monitor
+from .pause import Pause
 from .rules import Rules
 from .servers import Servers
 from .taking import Done, Parked, Parks, Taking
@@ -34,16 +34,6 @@ _ROUNDS_TO_SEE_IT = 3
 _MOST_AT_ONCE = 100
 _MOST_AT_ONCE_OF_ONE_SERVER = 4
 """A server that never ends a restart must not keep the others from theirs."""
-_FIRST_PAUSE_SECONDS = 30.0
-_LONGEST_PAUSE_SECONDS = 1800.0
-
-
-@dataclass(slots=True)
-class _Failures:
-    """How often it failed on one kernel, and when it may be tried again."""
-
-    count: int = 0
-    retry_at: float = float("-inf")
 
 
 class Actor:
@@ -88,7 +78,7 @@ class Actor:
         )
         self._clock = clock
         self._acting: dict[Owner, asyncio.Task[None]] = {}
-        self._failures: dict[Owner, _Failures] = {}
+        self._pauses: dict[Owner, Pause] = {}
 
     def may_act_on(self, owner: Owner) -> bool:
         """Say whether an act upon a kernel may begin now.
@@ -98,10 +88,9 @@ class Actor:
         if owner in self._acting or len(self._acting) >= _MOST_AT_ONCE:
             return False
         of_its_server = sum(x.lease_id == owner.lease_id for x in self._acting)
-        failures = self._failures.get(owner, _Failures())
+        pause = self._pauses.get(owner, Pause())
         return (
-            of_its_server < _MOST_AT_ONCE_OF_ONE_SERVER
-            and self._clock() >= failures.retry_at
+            of_its_server < _MOST_AT_ONCE_OF_ONE_SERVER and self._clock() >= pause.until
         )
 
     def is_acting_on(self, owner: Owner) -> bool:
@@ -117,7 +106,7 @@ class Actor:
     def forget(self) -> None:
         """Keep nothing about kernels that are gone."""
         kernels = self._monitor.kernels
-        self._failures = {k: v for k, v in self._failures.items() if k in kernels}
+        self._pauses = {k: v for k, v in self._pauses.items() if k in kernels}
 
     async def close(self) -> None:
         """Let go of acts under way: a kernel is restarted, or it is not."""
@@ -142,7 +131,7 @@ class Actor:
             return
         if done.action is Action.PARK:
             # The driver has said so, and its owner may have it back any moment.
-            self._failures.pop(taking.owner, None)
+            self._pauses.pop(taking.owner, None)
             await self.teller.taken(taking, done, taking.watched.memory_on())
             return
         held_bytes = await self._held_after(taking.watched)
@@ -155,7 +144,7 @@ class Actor:
         if not freed_bytes:
             await self._give_up(taking, "It was done, yet the memory is still held.")
             return
-        self._failures.pop(taking.owner, None)
+        self._pauses.pop(taking.owner, None)
         await self.teller.taken(taking, done, freed_bytes)
 
     async def _do(self, taking: Taking) -> "Done | None":
@@ -238,10 +227,4 @@ class Actor:
         )
 
     def _failed(self, owner: Owner) -> float:
-        failures = self._failures.setdefault(owner, _Failures())
-        pause_seconds = min(
-            _LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(failures.count, 16)
-        )
-        failures.count += 1
-        failures.retry_at = self._clock() + pause_seconds
-        return pause_seconds
+        return self._pauses.setdefault(owner, Pause()).lengthen(self._clock())

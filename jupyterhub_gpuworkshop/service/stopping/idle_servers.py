@@ -25,6 +25,7 @@ from jupyterhub_gpuworkshop.core.leases import Lease, LeaseState
 from jupyterhub_gpuworkshop.core.notices import NoticeKind
 from jupyterhub_gpuworkshop.core.wire import EventKind, Refusal
 from jupyterhub_gpuworkshop.service.monitor import Monitor
+from jupyterhub_gpuworkshop.service.pause import Pause
 from jupyterhub_gpuworkshop.service.rules import Rules
 
 from .signals import ServerSignals
@@ -33,8 +34,6 @@ from .telling import Judged, ServerTeller, subject_of
 _LOG = logging.getLogger(__name__)
 _SECONDS_TO_END = 120.0
 """A spawner that has to kill what it stops may take half a minute, an engine more."""
-_FIRST_PAUSE_SECONDS = 30.0
-_LONGEST_PAUSE_SECONDS = 1800.0
 
 
 class StopsServers(Protocol):
@@ -42,21 +41,6 @@ class StopsServers(Protocol):
 
     async def stop_server(self, user: str, server: str) -> None:
         """Stop a server; raise a HubError where that is refused."""
-
-
-@dataclass(slots=True)
-class _Pause:
-    """How often something failed, and when it may be tried again."""
-
-    failures: int = 0
-    until: float = float("-inf")
-
-    def lengthen(self, now: float) -> float:
-        """Wait, longer each time; return for how many seconds."""
-        seconds = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2**self.failures)
-        self.failures = min(self.failures + 1, 16)
-        self.until = now + seconds
-        return seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +92,8 @@ class IdleServers:
         self._said: dict[str, float] = {}
         self._served: set[Refusal] = set()
         self._stopping: dict[str, _Stop] = {}
-        self._pauses: dict[str, _Pause] = {}
-        self._hub_pause = _Pause()
+        self._pauses: dict[str, Pause] = {}
+        self._hub_pause = Pause()
 
     def verdicts(self) -> Mapping[str, str]:
         """Return why each server is, or is not, about to be stopped, by lease id."""
@@ -186,7 +170,7 @@ class IdleServers:
             if now >= self._hub_pause.until
             and is_nearly_due(watch, rules)
             and lease_id not in self._stopping
-            and self._pauses.get(lease_id, _Pause()).until <= now
+            and self._pauses.get(lease_id, Pause()).until <= now
         ]
         given_at = self._monitor.notices.given_at
         candidates.sort(
@@ -296,7 +280,7 @@ class IdleServers:
             _LOG.error(
                 "Stopping the server of %s failed", judged.lease.owner, exc_info=error
             )
-            self._pauses.setdefault(judged.lease.id, _Pause()).lengthen(self._clock())
+            self._pauses.setdefault(judged.lease.id, Pause()).lengthen(self._clock())
 
     async def _stop(self, judged: Judged, looked_at: float) -> None:
         lease = judged.lease
@@ -312,10 +296,10 @@ class IdleServers:
             seconds = self._hub_pause.lengthen(self._clock())
             await self._failed(judged, f"It was not stopped: {error}.", seconds)
             return
-        self._hub_pause = _Pause()
+        self._hub_pause = Pause()
         why_not = await self._why_not_gone(lease)
         if why_not:
-            pause = self._pauses.setdefault(lease.id, _Pause())
+            pause = self._pauses.setdefault(lease.id, Pause())
             await self._failed(judged, why_not, pause.lengthen(self._clock()))
             return
         await self._teller.stopped(judged, window_seconds)
