@@ -17,7 +17,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# What passes here passes for everybody. HYPOTHESIS_PROFILE=default looks where nobody
+# The same code meets the same examples. HYPOTHESIS_PROFILE=default looks where nobody
 # has looked yet: a failure that it finds becomes an @example.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))

@@ -194,7 +194,10 @@ _UNCAPPED_ALLOCATORS = {
 def _keeps_the_lease(name: str, theirs: str, ours: str, lease: Lease) -> bool:
     if name == "CUPY_GPU_MEMORY_LIMIT" and theirs.endswith("%"):
         percent = str(100 * cap_fraction(lease))
-        return _fraction_at_most(theirs[:-1], percent)
+        # Less than a byte is 0 to CuPy, and 0 is no limit.
+        return _fraction_at_most(theirs[:-1], percent) and all(
+            float(theirs[:-1]) / 100 * x.total_bytes >= 1 for x in lease.devices
+        )
     return _KEEPS_THE_LEASE[name](theirs, ours)
 
 

@@ -422,10 +422,18 @@ def test_whatever_an_admin_set_the_lease_holds(
     for x in of.devices:
         limit = max(FLOOR, x.memory_bytes - x.context_bytes)
         if cupy.endswith("%"):
-            assert 0 < float(cupy[:-1]) / 100 * x.total_bytes <= limit + 1
+            assert 1 <= float(cupy[:-1]) / 100 * x.total_bytes <= limit + 1
         else:
             assert 0 < int(cupy) <= limit
         assert x.total_bytes - int(result["OLLAMA_GPU_OVERHEAD"]) <= limit
     changed = {name for name in admin if result.get(name) != admin[name]}
     assert len(outcome.overruled) == len(changed)
     assert all(any(f"{n}=" in s for s in outcome.overruled) for n in changed)
+
+
+def test_a_percentage_of_less_than_a_byte_would_be_no_limit_to_cupy():
+    part = LeasedDevice(uuid="GPU-0", label="0", memory_bytes=GIB, total_bytes=4 * GIB)
+    admin = {"CUPY_GPU_MEMORY_LIMIT": "5e-324%"}
+    outcome = apply_lease(admin, lease(part), admin=admin)
+    assert int(outcome.variables["CUPY_GPU_MEMORY_LIMIT"]) > 0
+    assert len(outcome.overruled) == 1
