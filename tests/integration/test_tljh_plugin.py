@@ -5,8 +5,10 @@ Only TLJH itself is a stand-in (tests/tljh_plugin/stand_in), and the GPUs are si
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +81,29 @@ def _wait_for_service(tljh: TljhMachine) -> None:
         raise AssertionError(tljh.machine.journal("gpuworkshop")[-4000:]) from None
 
 
+def _start(tljh: TljhMachine, name: str) -> dict[str, Any]:
+    """Return a user's server once it runs; ask again while the hub refuses it.
+
+    The service knows the GPUs, and says so, before it has told the hub of them.
+    """
+    refusal: dict[str, Any] = {}
+
+    def started() -> Any:
+        nonlocal refusal
+        server = tljh.api("GET", f"users/{name}").get("servers", {}).get("", {})
+        if not server:
+            refusal = tljh.api("POST", f"users/{name}/server") or refusal
+            time.sleep(0.5)
+        return server if server.get("ready") else None
+
+    try:
+        server: dict[str, Any] = wait_for(started, seconds=180)
+    except AssertionError:
+        told = tljh.machine.journal("jupyterhub")[-6000:]
+        raise AssertionError(f"{refusal}\n{told}") from None
+    return server
+
+
 def _announced(page: str) -> str:
     return " ".join(re.findall(r'class="[^"]*announcement alert[^>]*>(.*)</div>', page))
 
@@ -136,10 +161,7 @@ def test_the_service_may_open_gpus_and_no_other_device(tljh: TljhMachine) -> Non
 
 def test_an_attendee_gets_a_share_under_tljhs_own_spawner(tljh: TljhMachine) -> None:
     tljh.api("POST", "users/ann")
-    tljh.api("POST", "users/ann/server")
-    server = wait_for(
-        lambda: tljh.api("GET", "users/ann").get("servers", {}).get(""), seconds=180
-    )
+    server = _start(tljh, "ann")
     lease = server["state"]["gpuworkshop"]
     assert lease["share"] == "1/4", "eight attendees on two GPUs"
     (device,) = lease["devices"]
@@ -166,10 +188,7 @@ def test_a_mistake_refuses_shares_says_why_to_organisers_and_stops_nothing(
     refused = tljh.api("POST", "users/bea/server")
     assert "workshop's settings have a mistake" in refused["message"]
     # Who is to mend it has a terminal for it, and no GPU.
-    tljh.api("POST", "users/olga/server")
-    server = wait_for(
-        lambda: tljh.api("GET", "users/olga").get("servers", {}).get(""), seconds=180
-    )
+    server = _start(tljh, "olga")
     assert server["state"]["gpuworkshop"]["share"] == "cpu"
     tljh.api("DELETE", "users/olga/server")
     assert '"devices": 2' in tljh.service("health"), "the service goes on"
@@ -263,11 +282,6 @@ def test_a_hub_without_gpus_comes_up_and_the_page_says_why(tljh: TljhMachine) ->
     assert 'href="/services/gpuworkshop/"' in tljh.browse("ada")
 
 
-def _is_ready(tljh: TljhMachine, name: str) -> bool:
-    servers = tljh.api("GET", f"users/{name}").get("servers", {})
-    return bool(servers.get("", {}).get("ready"))
-
-
 def test_removal_leaves_tljh_as_it_was(
     request: pytest.FixtureRequest, wheel: Path
 ) -> None:
@@ -275,9 +289,7 @@ def test_removal_leaves_tljh_as_it_was(
     try:
         _wait_for_service(tljh)
         tljh.api("POST", "users/ann")
-        tljh.api("POST", "users/ann/server")
-        # A hub that takes long answers before the server has started.
-        wait_for(lambda: _is_ready(tljh, "ann"), seconds=180)
+        _start(tljh, "ann")
         tljh.machine.run("systemctl", "is-active", "jupyter-ann")
         said = tljh.machine.run("gpuworkshop", "tljh", "remove").stdout
         tljh.wait_for_hub()
@@ -293,10 +305,7 @@ def test_removal_leaves_tljh_as_it_was(
         tljh.machine.run("systemctl", "is-active", "jupyter-ann")
         # Servers start as before, without a word of shares.
         tljh.api("POST", "users/bea")
-        tljh.api("POST", "users/bea/server")
-        server = wait_for(
-            lambda: tljh.api("GET", "users/bea").get("servers", {}).get(""), seconds=180
-        )
+        server = _start(tljh, "bea")
         assert "gpuworkshop" not in server["state"]
     finally:
         tljh.close()
