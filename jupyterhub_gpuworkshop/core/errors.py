@@ -6,6 +6,7 @@
     ├── UnitError (ValueError)      a size or a duration nobody can read
     ├── ShareError (ValueError)     a share nobody can read
     ├── WorkshopFileError           a mistake in the workshop file
+    ├── RosterError                 a roster, or a list of people, that cannot be used
     ├── ShareRefused                no device can take this share now
     ├── LedgerError                 the ledger cannot be used
     │   └── LedgerTooNew            ... because newer code has written it
@@ -42,6 +43,10 @@ class ShareError(GpuWorkshopError, ValueError):
 
 class WorkshopFileError(GpuWorkshopError):
     """The workshop file has a mistake; the message names key, value and remedy."""
+
+
+class RosterError(GpuWorkshopError):
+    """A roster, or a list of people, cannot be used; the message says which line."""
 
 
 class ShareRefused(GpuWorkshopError):

@@ -1,0 +1,231 @@
+"""Who may attend: attendees, their codes, and which names are fit.
+
+Owns what a roster holds and what makes a name or a code a good one. Where a roster is
+kept is `hub.roster_file`'s; what a list of people becomes is `core.people`'s.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from .errors import RosterError, ShareError
+from .shares import Share
+
+LONGEST_NAME = 24
+"""With TLJH's ``jupyter-`` in front it is a Unix name still: 32 characters at most."""
+
+MOST_ATTENDEES = 5000
+
+CODE_LETTERS = "23456789BCDFGHJKMNPQRSTVWXYZ"
+"""No 0 and O, no 1, I and L, and no vowels: nothing to mistake, and no words."""
+
+CODE_LENGTH = 8
+"""28 letters to the 8th: 38 bits. Whoever guesses is locked out long before."""
+
+LONGEST_TYPED = 256
+"""Of a code or password as somebody typed it; what is longer is not looked at."""
+
+_NAME = re.compile(r"[a-z](?:[a-z0-9]|-(?=[a-z0-9]))*")
+
+_SYSTEM_NAMES = frozenset(
+    "root daemon bin sys sync games man lp mail news uucp proxy www-data backup list "
+    "irc gnats nobody messagebus syslog sshd admin adm sudo wheel docker lxd ubuntu "
+    "debian ec2-user centos rocky fedora azureuser postgres mysql redis nginx apache "
+    "caddy traefik slurm munge nvidia-persistenced jupyterhub jupyter gpuworkshop "
+    "halt shutdown operator ftp tss landscape pollinate polkitd uuidd tcpdump dnsmasq "
+    "usbmux kernoops avahi cups colord geoclue saned rtkit whoopsie ntp chrony staff "
+    "users shadow tty disk video render audio kvm kmem input crontab ssh".split()
+)
+"""Accounts and groups of a Unix host: a hub whose names are Unix names would hand
+them out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attendee:
+    """One line of the roster.
+
+    Attributes:
+        name: the hub's name of the user.
+        code_hash: argon2id of the code, as `tidy_code` writes it.
+        full_name: as it stands on the card, or ``""``.
+        email: for a mail merge, or ``""``.
+        group: a group at the hub, or ``""``.
+        share: what the attendee is entitled to; None for the workshop's default.
+    """
+
+    name: str
+    code_hash: str
+    full_name: str = ""
+    email: str = ""
+    group: str = ""
+    share: Share | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Organiser:
+    """Somebody who organises, and logs in with a password of their own."""
+
+    name: str
+    password_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roster:
+    """All who may log in, in the order in which they were added."""
+
+    attendees: tuple[Attendee, ...] = ()
+    organisers: tuple[Organiser, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what no roster may hold.
+
+        Raises:
+            RosterError: a name that is unfit or given twice, or too many of them.
+        """
+        if len(self.attendees) > MOST_ATTENDEES:
+            raise RosterError(
+                f"{len(self.attendees)} attendees are more than a roster takes: "
+                f"{MOST_ATTENDEES}. Split them over several servers."
+            )
+        seen: set[str] = set()
+        for name in (*self.names(), *(one.name for one in self.organisers)):
+            if (mistake := name_mistake(name)) is not None:
+                raise RosterError(mistake)
+            if name in seen:
+                raise RosterError(f"{name} is there twice. Keep one of the two.")
+            seen.add(name)
+
+    def names(self) -> tuple[str, ...]:
+        """Return the attendees' names."""
+        return tuple(attendee.name for attendee in self.attendees)
+
+    def attendee(self, name: str) -> Attendee | None:
+        """Return the attendee of a name, if there is one."""
+        return next((one for one in self.attendees if one.name == name), None)
+
+    def organiser(self, name: str) -> Organiser | None:
+        """Return the organiser of a name, if there is one."""
+        return next((one for one in self.organisers if one.name == name), None)
+
+    def plus(self, attendees: Iterable[Attendee]) -> "Roster":
+        """Return it with more attendees.
+
+        Raises:
+            RosterError: one of the names is there already.
+        """
+        return replace(self, attendees=(*self.attendees, *attendees))
+
+    def without(self, names: Iterable[str]) -> "Roster":
+        """Return it without some of its attendees.
+
+        Raises:
+            RosterError: there is no attendee of one of these names.
+        """
+        gone = set(names)
+        self._must_know(gone)
+        kept = tuple(one for one in self.attendees if one.name not in gone)
+        return replace(self, attendees=kept)
+
+    def with_codes(self, hashes: "dict[str, str]") -> "Roster":
+        """Return it with new codes for some of its attendees.
+
+        Args:
+            hashes: the hash of the new code by name.
+
+        Raises:
+            RosterError: there is no attendee of one of these names.
+        """
+        self._must_know(hashes)
+        changed = tuple(
+            replace(one, code_hash=hashes.get(one.name, one.code_hash))
+            for one in self.attendees
+        )
+        return replace(self, attendees=changed)
+
+    def with_organiser(self, organiser: Organiser) -> "Roster":
+        """Return it with an organiser, in the place of an earlier one of that name."""
+        others = (one for one in self.organisers if one.name != organiser.name)
+        return replace(self, organisers=(*others, organiser))
+
+    def _must_know(self, names: Iterable[str]) -> None:
+        missing = sorted(set(names) - set(self.names()))
+        if missing:
+            raise RosterError(
+                f"The roster has no attendee {', '.join(missing)}. "
+                "`gpuworkshop roster list` prints whom it has."
+            )
+
+
+def name_mistake(name: str) -> str | None:
+    """Say what makes a name unfit for a hub and a Unix host; None if it is fit."""
+    if not name:
+        return "A name is empty. Write small letters, digits and -."
+    shown = name if name.isprintable() and len(name) <= 64 else ascii(name[:64])
+    if len(name) > LONGEST_NAME:
+        return f"{shown} is too long for a name: {LONGEST_NAME} characters at most."
+    if not _NAME.fullmatch(name):
+        return (
+            f"{shown} is unfit as a name. Write small letters of a to z, digits and "
+            "single -, a letter first and no - at the end."
+        )
+    if name in _SYSTEM_NAMES or name.startswith("systemd-"):
+        return f"{shown} is an account of the system on many hosts. Choose another."
+    return None
+
+
+def numbered_names(prefix: str, count: int, taken: Iterable[str] = ()) -> list[str]:
+    """Return names with a number behind a prefix: ``attendee-07``, say.
+
+    Args:
+        prefix: what they begin with.
+        count: how many.
+        taken: names that are not to be given again; their numbers are left out.
+
+    Raises:
+        RosterError: the prefix makes no fit name.
+    """
+    used = set(taken)
+    width = max(2, len(str(count)))
+    names: list[str] = []
+    number = 0
+    while len(names) < count:
+        number += 1
+        name = f"{prefix.rstrip('-')}-{number:0{width}d}"
+        if (mistake := name_mistake(name)) is not None:
+            raise RosterError(mistake)
+        if name not in used:
+            names.append(name)
+    return names
+
+
+def share_from(text: str) -> Share | None:
+    """Read a share as a list of people gives it; ``""`` is none of one's own.
+
+    Raises:
+        RosterError: with what to write instead.
+    """
+    if not text:
+        return None
+    try:
+        return Share.parse(text)
+    except ShareError as error:
+        raise RosterError(str(error)) from None
+
+
+def code_from(picks: Iterable[int]) -> str:
+    """Return the code that random numbers below ``len(CODE_LETTERS)`` spell.
+
+    Args:
+        picks: `CODE_LENGTH` of them, from a source that nobody can foresee.
+    """
+    return "".join(CODE_LETTERS[pick] for pick in picks)
+
+
+def readable_code(code: str) -> str:
+    """Return a code in groups of four, as cards show it."""
+    return "-".join(code[at : at + 4] for at in range(0, len(code), 4))
+
+
+def tidy_code(typed: str) -> str:
+    """Return what was meant: case, spaces and dashes do not matter."""
+    return re.sub(r"[\s\-\u2010-\u2015_.]", "", typed).upper()
