@@ -27,17 +27,18 @@ LONGEST_TYPED = 256
 
 _NAME = re.compile(r"[a-z](?:[a-z0-9]|-(?=[a-z0-9]))*")
 
-_SYSTEM_NAMES = frozenset(
+_OF_THE_SYSTEM = (
     "root daemon bin sys sync games man lp mail news uucp proxy www-data backup list "
     "irc gnats nobody messagebus syslog sshd admin adm sudo wheel docker lxd ubuntu "
     "debian ec2-user centos rocky fedora azureuser postgres mysql redis nginx apache "
     "caddy traefik slurm munge nvidia-persistenced jupyterhub jupyter gpuworkshop "
     "halt shutdown operator ftp tss landscape pollinate polkitd uuidd tcpdump dnsmasq "
     "usbmux kernoops avahi cups colord geoclue saned rtkit whoopsie ntp chrony staff "
-    "users shadow tty disk video render audio kvm kmem input crontab ssh".split()
+    "users shadow tty disk video render audio kvm kmem input crontab ssh"
 )
 """Accounts and groups of a Unix host: a hub whose names are Unix names would hand
 them out."""
+_SYSTEM_NAMES = frozenset(_OF_THE_SYSTEM.split())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
