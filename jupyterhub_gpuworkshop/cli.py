@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from jupyterhub_gpuworkshop import __version__
+from jupyterhub_gpuworkshop.cli_roster import roster
 from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError, UnitError
 from jupyterhub_gpuworkshop.core.units import parse_duration, parse_size
 
@@ -220,6 +221,9 @@ def unpark(
     source = str(file) if file is not None else host_workshop()
     options = UnparkOptions(workshop=source, state_dir=state_dir, json=as_json)
     ctx.exit(run(options, click.echo))
+
+
+main.add_command(roster)
 
 
 @main.group()

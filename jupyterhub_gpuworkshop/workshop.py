@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
+from jupyterhub_gpuworkshop.core.roster import share_of
 from jupyterhub_gpuworkshop.core.shares import Share, ShareKind
 from jupyterhub_gpuworkshop.core.sums import parts_for
 from jupyterhub_gpuworkshop.workshop_errors import mistakes, shown
@@ -26,9 +27,11 @@ from jupyterhub_gpuworkshop.workshop_reclaim import Idle, OverShare, Parking
 from jupyterhub_gpuworkshop.workshop_sections import (
     ATTENDEES_PER_GPU,
     ON_HUB,
+    ROSTER_NAME,
     Gpus,
     Kernels,
     Monitor,
+    RosterSettings,
     Section,
     ServiceSettings,
     Shares,
@@ -52,6 +55,7 @@ class Workshop(Section):
     monitor: Monitor = Monitor()
     service: ServiceSettings = ServiceSettings()
     kernels: Kernels = Kernels()
+    roster: RosterSettings = RosterSettings()
     packages: tuple[PackageName, ...] = Field(
         default=(),
         description="GPU software for attendees, installed with pip: `cupy`, `torch`, "
@@ -114,6 +118,19 @@ class Workshop(Section):
         except ValidationError as error:
             raise WorkshopFileError(mistakes(error, name, cls, section)) from None
 
+    def roster_file(self, source: "str | Path | Mapping[str, object]") -> Path:
+        """Return where the roster is.
+
+        Args:
+            source: what this workshop was loaded from. A mapping has no folder: the
+                current one stands for it.
+        """
+        if self.roster.file is not None:
+            return self.roster.file
+        if not isinstance(source, (str, Path)):
+            return Path.cwd() / ROSTER_NAME
+        return split_source(source)[0].absolute().parent / ROSTER_NAME
+
     def default_share(self, device_count: int) -> Share:
         """Return the share of who has none of their own.
 
@@ -135,6 +152,8 @@ class Workshop(Section):
         """
         if user in self.shares.users:
             return self.shares.users[user], f"shares.users.{user}"
+        if (of_the_roster := share_of(groups)) is not None:
+            return of_the_roster
         for group, share in self.shares.groups.items():
             if group in groups:
                 return share, f"shares.groups.{group}"

@@ -30,6 +30,7 @@ from jupyterhub_gpuworkshop.core.snapshot import (
     Snapshot,
 )
 from jupyterhub_gpuworkshop.core.wire import Event, EventKind
+from jupyterhub_gpuworkshop.hub.authenticator import RosterAuthenticator
 from jupyterhub_gpuworkshop.hub.mixin import GpuSpawnerMixin
 from jupyterhub_gpuworkshop.hub.runtime import GpuRuntime
 from jupyterhub_gpuworkshop.hub.spawners.docker import GpuDockerMixin
@@ -46,7 +47,13 @@ PAGES = sorted(
     [*ROOT.glob("*.md"), *(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)]
 )
 WRITTEN = [page for page in PAGES if "generated" not in page.parts]
-CONFIGURABLE = [GpuSpawnerMixin, GpuDockerMixin, GpuRuntime, GpuService]
+CONFIGURABLE = [
+    GpuSpawnerMixin,
+    GpuDockerMixin,
+    GpuRuntime,
+    GpuService,
+    RosterAuthenticator,
+]
 
 _FENCE = re.compile(r"^(`{3,})([^\n]*)\n(.*?)^\1\s*$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")

@@ -103,3 +103,14 @@ def test_a_package_is_no_option_of_pip(name: str) -> None:
 def test_packages_are_taken_as_pip_takes_them() -> None:
     names = ["torch", "jax==0.10.2", "scikit-learn", "x @ https://example.org/x.whl"]
     assert Workshop.load({"packages": names}).packages == tuple(names)
+
+
+@pytest.mark.parametrize("text", ["", "gpuworkshop: {roster: {file: roster.json}}"])
+def test_the_roster_lies_beside_the_file_of_the_section(
+    tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    source = f"{tmp_path}/config.yaml#gpuworkshop"
+    assert Workshop.load(source).roster_file(source) == tmp_path / "roster.json"
+    named = {"roster": {"file": "/srv/monday.json"}}
+    assert Workshop.load(named).roster_file(named) == Path("/srv/monday.json")

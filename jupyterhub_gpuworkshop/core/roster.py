@@ -25,6 +25,8 @@ CODE_LENGTH = 8
 LONGEST_TYPED = 256
 """Of a code or password as somebody typed it; what is longer is not looked at."""
 
+_SHARE_GROUP = "gpu-share:"
+
 _NAME = re.compile(r"[a-z](?:[a-z0-9]|-(?=[a-z0-9]))*")
 
 _OF_THE_SYSTEM = (
@@ -211,6 +213,25 @@ def share_from(text: str) -> Share | None:
         return Share.parse(text)
     except ShareError as error:
         raise RosterError(str(error)) from None
+
+
+def share_group(share: Share) -> str:
+    """Return the hub's group that entitles its members to a share."""
+    return f"{_SHARE_GROUP}{share}"
+
+
+def share_of(groups: Iterable[str]) -> tuple[Share, str] | None:
+    """Return the share that one of somebody's groups entitles to, and which does.
+
+    Groups that an admin made look alike and cannot be read are passed over.
+    """
+    for group in sorted(groups):
+        if group.startswith(_SHARE_GROUP):
+            try:
+                return Share.parse(group.removeprefix(_SHARE_GROUP)), group
+            except ShareError:
+                continue
+    return None
 
 
 def code_from(picks: Iterable[int]) -> str:

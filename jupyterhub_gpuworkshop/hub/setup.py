@@ -87,6 +87,9 @@ def configure(
     _raise_timeouts(c, _set_spawner(c))
     service_url, secret = _add_service(c, rules, source)
     _add_roles(c, rules.service.name)
+    c.RosterAuthenticator.setdefault(
+        "roster_file", os.fspath(rules.roster_file(source))
+    )
     c.GpuRuntime.workshop = source
     c.GpuRuntime.service_url = service_url
     c.GpuRuntime.link_secret = secret

@@ -1,0 +1,241 @@
+"""Who may log in: attendees by the code on their card, organisers by a password.
+
+Owns the order of what is asked at a login. Who is on the roster is `roster_file`'s, how
+a code is compared `codes`', and who has guessed too often `lock_outs`'.
+"""
+
+import asyncio
+import ipaddress
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from math import ceil
+from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+from jupyterhub.auth import Authenticator, NullAuthenticator
+from jupyterhub.traitlets import EntryPointType
+from tornado.web import HTTPError
+from traitlets import Bool, Unicode, default
+
+from jupyterhub_gpuworkshop.core.roster import (
+    LONGEST_NAME,
+    LONGEST_TYPED,
+    Attendee,
+    Roster,
+    share_group,
+)
+
+from .codes import is_code, is_password
+from .lock_outs import LockOuts
+from .roster_file import LiveRoster
+
+T = TypeVar("T")
+
+_MOST_WAITING = 1000
+_LONGEST_SHOWN = 32
+
+
+class RosterAuthenticator(Authenticator):
+    """Name and code from the workshop's roster.
+
+    Attendees lose at each login what made them admins. Organisers are admins.
+    """
+
+    roster_file = Unicode(
+        "roster.json",
+        help="""
+        The file that `gpuworkshop roster make` writes; a relative path starts at the
+        folder in which the hub runs. The default is `roster.file` of the workshop file
+        where `configure(c, ...)` is used. Edits are heeded without a restart.
+
+        Example::
+
+            c.RosterAuthenticator.roster_file = "/srv/jupyterhub/roster.json"
+        """,
+    ).tag(config=True)
+
+    organiser_authenticator = EntryPointType(
+        klass=Authenticator,
+        entry_point_group="jupyterhub.authenticators",
+        default_value=NullAuthenticator,
+        help="""
+        Who checks the password of organisers that the roster does not name: any
+        authenticator that asks for name and password in the hub's own form. It is
+        asked about the names of `c.Authenticator.admin_users` only. The default lets
+        nobody in but those whom the roster names.
+
+        Example::
+
+            c.RosterAuthenticator.organiser_authenticator = "pam"
+        """,
+    ).tag(config=True)
+
+    # The roster says who is in which group, and with which share.
+    manage_groups = Bool(
+        True,
+        help="""
+        Whether an attendee's group and share on the roster become groups at the hub,
+        in the place of those set by hand. True or False; True unless set.
+
+        Example::
+
+            c.RosterAuthenticator.manage_groups = False
+        """,
+    ).tag(config=True)
+
+    @default("custom_html")
+    def _form(self) -> str:
+        return (files(__package__) / "templates" / "login_form.html").read_text()
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        path = Path(self.roster_file).absolute()
+        self._live = LiveRoster(path)
+        self._lock_outs = LockOuts(path.with_name(f"{path.name}.lock-outs.sqlite"))
+        self._organisers = self.organiser_authenticator(parent=self)
+        # Hashing lets go of Python's lock; two at a time keep a small host's hub alive.
+        self._pool = ThreadPoolExecutor(
+            max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="login"
+        )
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._waiting = 0
+
+    async def authenticate(
+        self, handler: Any, data: dict[str, str]
+    ) -> dict[str, Any] | None:
+        """Return who it is; None for a wrong name or code, and no word which.
+
+        Raises:
+            HTTPError: 429 to who has guessed too often, 503 when too many wait.
+        """
+        name = data.get("username", "").strip().lower()
+        typed = data.get("password", "")
+        if self._waiting >= _MOST_WAITING:
+            raise HTTPError(503, "Too many log in at this moment. Try again in 10 s.")
+        # One guess at a name at a time: none can slip past the count of the others.
+        turn = self._turns.setdefault(name[: LONGEST_NAME + 1], asyncio.Lock())
+        self._waiting += 1
+        try:
+            async with turn:
+                return await self._judge(handler, name, typed)
+        finally:
+            self._waiting -= 1
+
+    async def _judge(
+        self, handler: Any, name: str, typed: str
+    ) -> dict[str, Any] | None:
+        address = address_of(handler)
+        counted = name[: LONGEST_NAME + 1]
+        wait = await self._run(lambda: self._lock_outs.wait_seconds(counted, address))
+        if wait > 0:
+            self.log.warning("Refused %s from %s: locked out", _shown(name), address)
+            raise HTTPError(429, _come_back(wait))
+        model = await self._check(handler, name, typed)
+        if model is None:
+            self.log.warning("Wrong name or code: %s from %s", _shown(name), address)
+            await self._run(lambda: self._lock_outs.failed(counted, address))
+        else:
+            await self._run(lambda: self._lock_outs.succeeded(counted, address))
+        return model
+
+    async def _check(
+        self, handler: Any, name: str, typed: str
+    ) -> dict[str, Any] | None:
+        roster = await self._run(self._live.current)
+        organiser = roster.organiser(name)
+        if organiser is not None:
+            kept = organiser.password_hash
+            if await self._run(lambda: is_password(kept, typed)):
+                return {"name": name, "admin": True, "groups": None}
+            return None
+        attendee = self._attendee(roster, name)
+        # Nobody of that name takes as long, and gets the same answer.
+        hashed = None if attendee is None else attendee.code_hash
+        right = await self._run(lambda: is_code(hashed, typed))
+        if attendee is None and name in self.admin_users:
+            return await self._ask_the_other(handler, name, typed)
+        return _model(attendee) if right and attendee is not None else None
+
+    def _attendee(self, roster: Roster, name: str) -> Attendee | None:
+        """Return the attendee of a name, unless the name is an organiser's."""
+        attendee = roster.attendee(name)
+        if attendee is not None and name in self.admin_users:
+            self.log.error(
+                "The roster has an attendee %s, which is an organiser's name: take it "
+                "off with `gpuworkshop roster remove %s`",
+                *(name, name),
+            )
+            return None
+        return attendee
+
+    async def _ask_the_other(
+        self, handler: Any, name: str, typed: str
+    ) -> dict[str, Any] | None:
+        if len(typed) > LONGEST_TYPED:
+            return None
+        answer = await self._organisers.get_authenticated_user(
+            handler, {"username": name, "password": typed}
+        )
+        if answer is None or answer["name"] != name:
+            return None
+        return {**answer, "admin": True, "groups": None}
+
+    def check_allowed(self, username: str, authentication: Any = None) -> bool:
+        """Whoever `authenticate` let in is allowed; nobody else is."""
+        return authentication is not None
+
+    async def refresh_user(
+        self, user: Any, handler: Any = None, **kwargs: Any
+    ) -> bool | dict[str, Any]:
+        """Log out who was taken off the roster; bring groups up to date."""
+        roster = await self._run(self._live.current)
+        if user.admin or self._live.problem:
+            return True
+        attendee = self._attendee(roster, user.name)
+        return False if attendee is None else _model(attendee)
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+
+def _model(attendee: Attendee) -> dict[str, Any]:
+    groups = [attendee.group] if attendee.group else []
+    if attendee.share is not None:
+        groups.append(share_group(attendee.share))
+    return {"name": attendee.name, "admin": False, "groups": groups}
+
+
+def address_of(handler: Any) -> str:
+    """Return the address that a login comes from, as the last proxy of ours saw it.
+
+    A header that anybody may send, X-Real-IP, is not believed.
+    """
+    request = handler.request
+    peer = getattr(getattr(request.connection, "context", None), "address", None)
+    seen = [peer[0]] if isinstance(peer, tuple) else []
+    forwarded = request.headers.get("X-Forwarded-For", "")
+    trusted = set(handler.settings.get("trusted_downstream_ips", ()))
+    for text in (*seen, *(part.strip() for part in reversed(forwarded.split(",")))):
+        try:
+            address = ipaddress.ip_address(text)
+        except ValueError:
+            continue
+        if not address.is_loopback and text not in trusted:
+            return str(address)
+    return "127.0.0.1"
+
+
+def _shown(name: str) -> str:
+    """Return a name for the log: no line of its own, and not a page of it."""
+    return repr(name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}...")
+
+
+def _come_back(wait_seconds: float) -> str:
+    minutes = max(1, ceil(wait_seconds / 60))
+    return (
+        f"Too many wrong codes. Try again in {minutes} "
+        f"{'minute' if minutes == 1 else 'minutes'}, or ask the organisers."
+    )

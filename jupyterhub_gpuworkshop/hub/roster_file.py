@@ -1,0 +1,249 @@
+"""The roster on disk: one JSON file, an attendee a line, readable by its owner alone.
+
+Owns how it is read, changed and followed. A change is whole or not at all, two changes
+at once wait for each other, and a hub that runs sees it without a restart.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from jupyterhub_gpuworkshop.core.errors import RosterError
+from jupyterhub_gpuworkshop.core.roster import (
+    Attendee,
+    Organiser,
+    Roster,
+    share_from,
+)
+
+_LOG = logging.getLogger(__name__)
+_VERSION = 1
+_LARGEST_BYTES = 16 * 2**20
+_TEXTS = ("name", "full_name", "email", "group", "code_hash")
+
+
+def read_roster(path: Path) -> Roster:
+    """Read a roster.
+
+    Raises:
+        RosterError: there is none, or what is there is none; with what to do.
+    """
+    return _parsed(_bytes_of(path), path)
+
+
+def change_roster(
+    path: Path, change: Callable[[Roster], Roster], *, new: bool = False
+) -> Roster:
+    """Change a roster, and return what it is now.
+
+    Args:
+        path: the roster file.
+        change: from what it was to what it shall be. What it raises leaves the file as
+            it was.
+        new: whether there must be no roster yet, and one is begun.
+
+    Raises:
+        RosterError: the file cannot be read or written.
+    """
+    with _alone(path):
+        if new and path.exists():
+            raise RosterError(
+                f"{path}: is there already, and its codes would be lost. Add people "
+                "with `gpuworkshop roster add`, or move the file away."
+            )
+        before = Roster() if new else read_roster(path)
+        after = change(before)
+        _write(path, _written(after))
+    return after
+
+
+class LiveRoster:
+    """The roster of a hub that runs: the last good one, read again when it changes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._roster = Roster()
+        self._seen: tuple[int, ...] | None = None
+        self.problem = ""
+
+    def current(self) -> Roster:
+        """Return the roster in force; a broken file leaves the last good one."""
+        seen = self._stat()
+        if seen is not None and seen == self._seen:
+            return self._roster
+        try:
+            self._roster = read_roster(self.path)
+        except RosterError as error:
+            told = f"{error} Until then the last good roster is in force."
+            if told != self.problem:
+                _LOG.error("%s", told)
+            self.problem = told
+        else:
+            _LOG.info("Read the roster %s: %s", self.path, _sum(self._roster))
+            self.problem = ""
+        self._seen = seen
+        return self._roster
+
+    def _stat(self) -> tuple[int, ...] | None:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return (found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns)
+
+
+def _sum(roster: Roster) -> str:
+    return f"{len(roster.attendees)} attendees, {len(roster.organisers)} organisers"
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise RosterError(f"{path}: is no file. Give the path of a roster.")
+            data = file.read(_LARGEST_BYTES + 1)
+    except FileNotFoundError:
+        raise RosterError(
+            f"{path}: there is no roster yet. `gpuworkshop roster make` makes one."
+        ) from None
+    except PermissionError:
+        raise RosterError(
+            f"{path}: this user may not read it. Run the command as the hub's user, "
+            "on most hosts with sudo in front of it."
+        ) from None
+    except OSError as error:
+        raise RosterError(
+            f"{path}: cannot be read: {error.strerror}. Give the path of a roster."
+        ) from None
+    if len(data) > _LARGEST_BYTES:
+        raise RosterError(f"{path}: is too large for a roster. Give another path.")
+    return data
+
+
+def _parsed(data: bytes, path: Path) -> Roster:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        where = f": {error}" if isinstance(error, json.JSONDecodeError) else ""
+        raise RosterError(
+            f"{path}: is no roster{where}. Put a copy of an earlier one back; only "
+            "`gpuworkshop roster` should change it."
+        ) from None
+    if not isinstance(found, dict) or not isinstance(found.get("version"), int):
+        raise RosterError(f"{path}: is no roster. Give the path of one.")
+    if found["version"] > _VERSION:
+        raise RosterError(
+            f"{path}: was written by a newer version of this package. Upgrade it here."
+        )
+    try:
+        return Roster(
+            attendees=tuple(_attendee(one) for one in found.get("attendees", ())),
+            organisers=tuple(_organiser(one) for one in found.get("organisers", ())),
+        )
+    except RosterError as error:
+        raise RosterError(f"{path}: {error}") from None
+    except (TypeError, KeyError, AttributeError, ValueError):
+        raise RosterError(
+            f"{path}: an entry of it is damaged. Put a copy of an earlier one back."
+        ) from None
+
+
+def _attendee(kept: dict[str, Any]) -> Attendee:
+    texts = {key: kept.get(key, "") for key in _TEXTS}
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise TypeError(kept)
+    return Attendee(**texts, share=share_from(str(kept.get("share", ""))))
+
+
+def _organiser(kept: dict[str, Any]) -> Organiser:
+    name, password_hash = kept["name"], kept["password_hash"]
+    if not isinstance(name, str) or not isinstance(password_hash, str):
+        raise TypeError(kept)
+    return Organiser(name=name, password_hash=password_hash)
+
+
+def _written(roster: Roster) -> bytes:
+    attendees = [
+        {key: getattr(one, key) for key in _TEXTS if getattr(one, key)}
+        | ({"share": str(one.share)} if one.share is not None else {})
+        for one in roster.attendees
+    ]
+    organisers = [
+        {"name": one.name, "password_hash": one.password_hash}
+        for one in roster.organisers
+    ]
+    parts = [
+        f'{{"version": {_VERSION},\n"organisers": [',
+        _lines(organisers),
+        '],\n"attendees": [',
+        _lines(attendees),
+        "]}\n",
+    ]
+    return "".join(parts).encode()
+
+
+def _lines(entries: list[dict[str, Any]]) -> str:
+    # ASCII alone, so that no name can break a line or an editor.
+    return ",".join(f"\n  {json.dumps(entry)}" for entry in entries) + "\n"
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other changes of this roster out."""
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise RosterError(_unwritable(path, error)) from None
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Put the whole of it in place, or leave what was there."""
+    path = path.resolve()
+    made = ""
+    try:
+        handle, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            # mkstemp's mode is 0600. What root writes is the hub's user's to read.
+            owner = (path if path.exists() else path.parent).stat()
+            if os.geteuid() == 0:
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(made).replace(path)
+        made = ""
+        _settle(path.parent)
+    except OSError as error:
+        raise RosterError(_unwritable(path, error)) from None
+    finally:
+        if made:
+            with suppress(OSError):
+                Path(made).unlink()
+
+
+def _settle(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _unwritable(path: Path, error: OSError) -> str:
+    return (
+        f"{path}: cannot be written: {error.strerror}. What was there is as it was. "
+        "Make room, or run the command as who owns the folder."
+    )

@@ -1,0 +1,1 @@
+"""`gpuworkshop roster`: who attends, their login codes, and the cards that say them."""

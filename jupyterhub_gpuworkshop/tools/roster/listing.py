@@ -1,0 +1,77 @@
+"""What the roster's commands tell: list, check, unlock.
+
+Owns their words. They change nothing of the roster.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jupyterhub_gpuworkshop.hub.lock_outs import LockOuts
+from jupyterhub_gpuworkshop.hub.roster_file import read_roster
+
+_COLUMNS = ("name", "full_name", "email", "group", "share")
+
+
+def entries(path: Path) -> list[dict[str, Any]]:
+    """Return whom a roster has, organisers first.
+
+    Raises:
+        RosterError: there is no roster that can be read.
+    """
+    roster = read_roster(path)
+    found: list[dict[str, Any]] = [
+        {"name": one.name, "organiser": True} for one in roster.organisers
+    ]
+    for one in roster.attendees:
+        told = {key: getattr(one, key) for key in _COLUMNS[:-1]}
+        share = "" if one.share is None else str(one.share)
+        found.append({**told, "share": share, "organiser": False})
+    return found
+
+
+def table(found: Sequence[dict[str, Any]]) -> str:
+    """Return them as a table of text."""
+    rows = [tuple(key.replace("_", " ") for key in _COLUMNS)]
+    for entry in found:
+        texts = [str(entry.get(key, "")) for key in _COLUMNS]
+        if entry["organiser"]:
+            texts[1] = "(organiser)"
+        rows.append(tuple(texts))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) for text, width in zip(row, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    )
+
+
+def checked(path: Path) -> str:
+    """Return what is good about a roster.
+
+    Raises:
+        RosterError: the hub could not use it; with what to do.
+    """
+    roster = read_roster(path)
+    told = (
+        f"{path}: {len(roster.attendees)} attendees and {len(roster.organisers)} "
+        "organisers; the hub can use it."
+    )
+    mode = path.stat().st_mode & 0o777
+    if mode & 0o077:
+        told += (
+            f" But others on this host may read it (mode {mode:o}): "
+            f"run `chmod 600 {path}`."
+        )
+    return told
+
+
+def unlocked(path: Path, names: Sequence[str] | None) -> str:
+    """Let in who is locked out, everybody without names; return what was done."""
+    lock_outs = LockOuts(path.absolute().with_name(f"{path.name}.lock-outs.sqlite"))
+    wanted: Sequence[str | None] = [None] if names is None else names
+    count = sum(lock_outs.unlock(name) for name in wanted)
+    if count == 0:
+        return "Nobody of them had typed a wrong code lately."
+    return f"Wrong codes that are forgotten: {count}."

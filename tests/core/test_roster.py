@@ -1,0 +1,100 @@
+"""Who may attend: which names and codes are fit."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jupyterhub_gpuworkshop.core.errors import RosterError
+from jupyterhub_gpuworkshop.core.roster import (
+    CODE_LENGTH,
+    CODE_LETTERS,
+    Attendee,
+    Organiser,
+    Roster,
+    code_from,
+    name_mistake,
+    numbered_names,
+    readable_code,
+    share_group,
+    share_of,
+    tidy_code,
+)
+from jupyterhub_gpuworkshop.core.shares import Share
+
+
+def _attendees(*names: str) -> tuple[Attendee, ...]:
+    return tuple(Attendee(name=name, code_hash=f"hash of {name}") for name in names)
+
+
+@pytest.mark.parametrize("name", ["ada", "a", "attendee-001", "zoe-ohara", "x2-y"])
+def test_fit_names_are_names_of_hub_and_host(name: str) -> None:
+    assert name_mistake(name) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "Ada", "1st", "-a", "a-", "a--b", "a b", "a_b", "a.b", "a/b", "../a"),
+        *("a\n", "ä", "root", "www-data", "systemd-x", "a" * 25, "a\x00", "$(id)"),
+    ],
+)
+def test_other_names_are_refused_on_one_printable_line(name: str) -> None:
+    mistake = name_mistake(name)
+    assert mistake is not None
+    assert mistake.isprintable()
+
+
+def test_a_name_stands_once_among_attendees_and_organisers() -> None:
+    with pytest.raises(RosterError, match="ada is there twice"):
+        Roster(attendees=_attendees("ada", "bob", "ada"))
+    with pytest.raises(RosterError, match="ada is there twice"):
+        Roster(
+            attendees=_attendees("ada"),
+            organisers=(Organiser(name="ada", password_hash=""),),
+        )
+
+
+def test_changes_name_whom_the_roster_does_not_have() -> None:
+    roster = Roster(attendees=_attendees("ada", "bob"))
+    assert roster.without(["ada"]).names() == ("bob",)
+    assert roster.plus(_attendees("cy")).names() == ("ada", "bob", "cy")
+    renewed = roster.with_codes({"bob": "new"})
+    assert [one.code_hash for one in renewed.attendees] == ["hash of ada", "new"]
+    for change in (
+        roster.without,
+        lambda names: roster.with_codes(dict.fromkeys(names)),
+    ):
+        with pytest.raises(RosterError, match="no attendee eve, zed"):
+            change(["ada", "zed", "eve"])
+
+
+def test_numbers_go_on_where_names_are_taken() -> None:
+    assert numbered_names("gpu-", 3, ["gpu-02"]) == ["gpu-01", "gpu-03", "gpu-04"]
+    assert numbered_names("attendee", 100)[99] == "attendee-100"
+    assert numbered_names("attendee", 100)[0] == "attendee-001"
+    with pytest.raises(RosterError, match="unfit"):
+        numbered_names("Grüße", 1)
+
+
+@given(
+    picks=st.lists(
+        st.integers(0, len(CODE_LETTERS) - 1),
+        min_size=CODE_LENGTH,
+        max_size=CODE_LENGTH,
+    ),
+    between=st.sampled_from(["", " ", "-", "\u2013", "\u00a0", " - "]),
+    lower=st.booleans(),
+)
+def test_a_code_is_the_same_however_it_is_typed(
+    picks: list[int], between: str, lower: bool
+) -> None:
+    code = code_from(picks)
+    typed = readable_code(code).replace("-", between)
+    assert tidy_code(f" {typed.lower() if lower else typed}\n") == code
+
+
+def test_a_share_travels_as_a_group_and_other_groups_are_passed_over() -> None:
+    share = Share.parse("1/4")
+    groups = ["gpu-share:nonsense", "teachers", share_group(share)]
+    assert share_of(groups) == (share, "gpu-share:1/4")
+    assert share_of(["teachers"]) is None
