@@ -13,7 +13,6 @@ from importlib.resources import files
 from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
-from weakref import WeakValueDictionary
 
 from jupyterhub.auth import Authenticator, NullAuthenticator
 from jupyterhub.traitlets import EntryPointType
@@ -21,7 +20,6 @@ from tornado.web import HTTPError
 from traitlets import Bool, Unicode, default
 
 from jupyterhub_gpuworkshop.core.roster import (
-    LONGEST_NAME,
     LONGEST_TYPED,
     Attendee,
     Roster,
@@ -100,7 +98,6 @@ class RosterAuthenticator(Authenticator):
         self._pool = ThreadPoolExecutor(
             max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="login"
         )
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._waiting = 0
 
     async def authenticate(
@@ -115,12 +112,9 @@ class RosterAuthenticator(Authenticator):
         typed = data.get("password", "")
         if self._waiting >= _MOST_WAITING:
             raise HTTPError(503, "Too many log in at this moment. Try again in 10 s.")
-        # One guess at a name at a time: none can slip past the count of the others.
-        turn = self._turns.setdefault(name[: LONGEST_NAME + 1], asyncio.Lock())
         self._waiting += 1
         try:
-            async with turn:
-                return await self._judge(handler, name, typed)
+            return await self._judge(handler, name, typed)
         finally:
             self._waiting -= 1
 
@@ -128,17 +122,16 @@ class RosterAuthenticator(Authenticator):
         self, handler: Any, name: str, typed: str
     ) -> dict[str, Any] | None:
         address = address_of(handler)
-        counted = name[: LONGEST_NAME + 1]
-        wait = await self._run(lambda: self._lock_outs.wait_seconds(counted, address))
+        # Counted before it is looked at: of many guesses at once none slips past.
+        wait = await self._run(lambda: self._lock_outs.attempt(name, address))
         if wait > 0:
             self.log.warning("Refused %s from %s: locked out", _shown(name), address)
             raise HTTPError(429, _come_back(wait))
         model = await self._check(handler, name, typed)
         if model is None:
             self.log.warning("Wrong name or code: %s from %s", _shown(name), address)
-            await self._run(lambda: self._lock_outs.failed(counted, address))
         else:
-            await self._run(lambda: self._lock_outs.succeeded(counted, address))
+            await self._run(lambda: self._lock_outs.succeeded(name, address))
         return model
 
     async def _check(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jupyterhub_gpuworkshop.core.errors import RosterError
 from jupyterhub_gpuworkshop.hub.lock_outs import LockOuts
 from jupyterhub_gpuworkshop.hub.roster_file import read_roster
 
@@ -68,10 +69,18 @@ def checked(path: Path) -> str:
 
 
 def unlocked(path: Path, names: Sequence[str] | None) -> str:
-    """Let in who is locked out, everybody without names; return what was done."""
+    """Let in who is locked out, everybody without names; return what was done.
+
+    Raises:
+        RosterError: it cannot be done here.
+    """
     lock_outs = LockOuts(path.absolute().with_name(f"{path.name}.lock-outs.sqlite"))
     wanted: Sequence[str | None] = [None] if names is None else names
     count = sum(lock_outs.unlock(name) for name in wanted)
+    problem = lock_outs.problem
+    lock_outs.close()
+    if problem:
+        raise RosterError(f"Nobody was unlocked. {problem}")
     if count == 0:
-        return "Nobody of them had typed a wrong code lately."
-    return f"Wrong codes that are forgotten: {count}."
+        return "None of them had to wait; wrong codes are forgotten all the same."
+    return f"Let in again: {count} {'wait' if count == 1 else 'waits'} ended."
