@@ -59,6 +59,10 @@ def apply(c: Any, places: TljhPlaces | None = None) -> None:
     settings = read_settings(places)
     if settings.mistake:
         notices.append(settings.mistake)
+    # For `auth.type: gpuworkshop-roster`. `configure` is handed no file, so it cannot
+    # tell what lies beside it.
+    roster = settings.workshop.roster_file(places.workshop)
+    c.RosterAuthenticator.setdefault("roster_file", str(roster))
     shares = attempt(
         "GPU shares cannot be granted", lambda: _share(c, settings, places, notices)
     )

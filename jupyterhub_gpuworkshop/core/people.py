@@ -344,7 +344,7 @@ def _header(row: _Row) -> _Header | None:
         if len(row.cells) == 1:
             return None
         raise RosterError(
-            f"line {row.line}: This says not what the columns are. {_EXAMPLE}."
+            f"line {row.line}: This line does not say what the columns are. {_EXAMPLE}."
         )
     columns = dict(known)
     if len(columns) < len(known):
@@ -425,6 +425,11 @@ def _person(
     mistakes: list[str | None] = []
     if not (person.name or person.full_name or person.email):
         mistakes.append("Nobody is named. Write a full name, an e-mail or a username.")
+    if len(person.full_name) > LONGEST_CELL:
+        mistakes.append(
+            f"{_shown(person.full_name)} is longer than {LONGEST_CELL} characters. "
+            "Shorten it."
+        )
     if person.name:
         mistakes.append(_given_name_mistake(person.name, names))
         person = replace(person, name=_fold(person.name))

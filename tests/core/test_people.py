@@ -191,6 +191,13 @@ def test_every_bad_row_is_told_and_no_endless_list_of_them() -> None:
     assert [one.partition(":")[0] for one in told] == [*lines, "and 3 more"]
 
 
+def test_a_first_and_a_last_name_may_not_be_too_long_together() -> None:
+    half = "a" * (LONGEST_CELL // 2)
+    (mistake,) = mistakes_of(f"first name,last name\n{half},{half}\n")
+    assert mistake.startswith("line 2: ")
+    assert "is longer than 200 characters" in mistake
+
+
 def test_long_cells_of_columns_that_nobody_reads_do_no_harm() -> None:
     data = f"full name,why do you come?\nAda,{'because ' * 100}\n".encode()
     assert read_people(data) == (Person(line=2, full_name="Ada"),)

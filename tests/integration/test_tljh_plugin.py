@@ -271,6 +271,44 @@ def test_packages_without_a_driver_are_skipped_with_what_to_run_later(
     assert "Done!" in said
 
 
+_LOG_IN = """
+import sys
+import requests
+name, code = sys.argv[1:]
+url = "http://127.0.0.1:15001/hub/login"
+s = requests.Session()
+s.get(url)
+data = {"username": name, "password": code, "_xsrf": s.cookies["_xsrf"]}
+print(s.post(url, data=data, allow_redirects=False).status_code)
+"""
+
+
+def test_attendees_of_the_roster_log_in_where_auth_type_says_so(
+    tljh: TljhMachine,
+) -> None:
+    tljh.configure(_WORKSHOP, auth={"type": "gpuworkshop-roster"})
+    tljh.reload()
+    make = ("--count", 2, "--address", "https://gpu.example.org")
+    files = ("--cards", "/root/cards.html", "--merge", "/root/mail.csv")
+    said = tljh.machine.run("gpuworkshop", "roster", "make", *make, *files).stdout
+    assert f"{PREFIX}/config/roster.json: 2 attendees" in said
+    rows = tljh.machine.read("/root/mail.csv").lstrip("\ufeff").splitlines()
+    card = dict(zip(rows[0].split(","), rows[1].split(","), strict=True))
+
+    def log_in(code: str) -> str:
+        command = (PYTHON, "-c", _LOG_IN, card["name"], code)
+        return tljh.machine.run(*command).stdout.strip()
+
+    assert log_in("BBBB-BBBB") == "403"
+    assert log_in(card["code"]) == "302"
+    mode = tljh.machine.run("stat", "--format=%a", f"{PREFIX}/config/roster.json")
+    assert mode.stdout.strip() == "600"
+    # What is left at a mistake elsewhere is that people can log in and read why.
+    tljh.configure({"idle": {"after": "soon"}}, auth={"type": "gpuworkshop-roster"})
+    tljh.reload()
+    assert log_in(card["code"]) == "302"
+
+
 def test_a_hub_without_gpus_comes_up_and_the_page_says_why(tljh: TljhMachine) -> None:
     tljh.configure({"gpus": {"source": "nvml", "simulated_dir": None}})
     tljh.reload()

@@ -20,7 +20,7 @@ def load():
 def apply(config, c):
     """Set what TLJH sets before its plugins are asked."""
     c.JupyterHub.base_url = config["base_url"]
-    c.JupyterHub.authenticator_class = "dummy"
+    c.JupyterHub.authenticator_class = config.get("auth", {}).get("type", "dummy")
     c.DummyAuthenticator.allow_all = True
     c.Authenticator.admin_users = set(config["users"].get("admin", []))
     c.UserCreatingSpawner.user_groups = {}
