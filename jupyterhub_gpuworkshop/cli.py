@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from jupyterhub_gpuworkshop import __version__
+from jupyterhub_gpuworkshop.cli_day import prestart, stop_all
 from jupyterhub_gpuworkshop.cli_roster import roster
 from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError, UnitError
 from jupyterhub_gpuworkshop.core.units import parse_duration, parse_size
@@ -224,6 +225,8 @@ def unpark(
 
 
 main.add_command(roster)
+main.add_command(prestart)
+main.add_command(stop_all)
 
 
 @main.group()

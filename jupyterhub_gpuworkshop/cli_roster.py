@@ -29,7 +29,8 @@ _workshop_option = click.option(
 _names = click.argument("names", nargs=-1, required=True, metavar="NAME...")
 
 
-def _with_roster(command: _Command) -> _Command:
+def with_roster(command: _Command) -> _Command:
+    """Add the options that say which roster is meant."""
     return _roster_option(_workshop_option(command))
 
 
@@ -77,7 +78,7 @@ def roster() -> None:
 
 
 @roster.command()
-@_with_roster
+@with_roster
 @_with_people
 @_with_handout
 @_with_address
@@ -96,12 +97,12 @@ def make(
     """
     from jupyterhub_gpuworkshop.tools.roster import changes
 
-    target, people = _place(path, workshop), _people(count, csv_file)
+    target, people = roster_place(path, workshop), _people(count, csv_file)
     _tell(target, changes.make(target, people, prefix, _handout(**handout)))
 
 
 @roster.command()
-@_with_roster
+@with_roster
 @_with_people
 @_with_handout
 @_with_address
@@ -116,13 +117,13 @@ def add(
     """Add people, and write cards for them alone. A running hub heeds it at once."""
     from jupyterhub_gpuworkshop.tools.roster import changes
 
-    target, people = _place(path, workshop), _people(count, csv_file)
+    target, people = roster_place(path, workshop), _people(count, csv_file)
     _tell(target, changes.add(target, people, prefix, _handout(**handout)))
 
 
 @roster.command()
 @_names
-@_with_roster
+@with_roster
 @_with_handout
 @_with_address
 def reset(
@@ -131,18 +132,18 @@ def reset(
     """Give attendees new codes, on new cards; the old codes end at once."""
     from jupyterhub_gpuworkshop.tools.roster import changes
 
-    target = _place(path, workshop)
+    target = roster_place(path, workshop)
     _tell(target, changes.reset(target, names, _handout(**handout)))
 
 
 @roster.command()
 @_names
-@_with_roster
+@with_roster
 def remove(names: tuple[str, ...], path: Path | None, workshop: Path | None) -> None:
     """Take attendees off the roster. Their servers and homes stay."""
     from jupyterhub_gpuworkshop.tools.roster import changes
 
-    target = _place(path, workshop)
+    target = roster_place(path, workshop)
     done = changes.remove(target, names)
     click.echo(f"{target}: {', '.join(done.names)} cannot log in any more.")
 
@@ -150,42 +151,42 @@ def remove(names: tuple[str, ...], path: Path | None, workshop: Path | None) -> 
 @roster.command()
 @click.argument("name")
 @click.password_option(help="Asked for where it is not given.")
-@_with_roster
+@with_roster
 def organiser(
     name: str, password: str, path: Path | None, workshop: Path | None
 ) -> None:
     """Let NAME log in as an organiser, an admin of the hub, with a password."""
     from jupyterhub_gpuworkshop.tools.roster import changes
 
-    target = _place(path, workshop)
+    target = roster_place(path, workshop)
     changes.set_organiser(target, name, password)
     click.echo(f"{target}: {name} may log in as an organiser.")
 
 
 @roster.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
-@_with_roster
+@with_roster
 def list_(as_json: bool, path: Path | None, workshop: Path | None) -> None:
     """Print who is on the roster; codes are known to nobody."""
     from jupyterhub_gpuworkshop.tools.roster.listing import entries, table
 
-    found = entries(_place(path, workshop))
+    found = entries(roster_place(path, workshop))
     click.echo(json.dumps(found, ensure_ascii=False) if as_json else table(found))
 
 
 @roster.command("check")
-@_with_roster
+@with_roster
 def check_(path: Path | None, workshop: Path | None) -> None:
     """Say whether the hub can use the roster. Exit status: 0 it can, 1 it cannot."""
     from jupyterhub_gpuworkshop.tools.roster.listing import checked
 
-    click.echo(checked(_place(path, workshop)))
+    click.echo(checked(roster_place(path, workshop)))
 
 
 @roster.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--all", "everybody", is_flag=True, help="Everybody.")
-@_with_roster
+@with_roster
 def unlock(
     names: tuple[str, ...], everybody: bool, path: Path | None, workshop: Path | None
 ) -> None:
@@ -194,7 +195,7 @@ def unlock(
 
     if bool(names) == everybody:
         raise click.UsageError("Give names, or --all.")
-    target = _place(path, workshop)
+    target = roster_place(path, workshop)
     click.echo(unlocked(target, None if everybody else names))
 
 
@@ -204,7 +205,7 @@ def unlock(
     required=True,
     help="The hubs' addresses, with commas between: https://a.example,https://b.example",
 )
-@_with_roster
+@with_roster
 @_with_handout
 def split(
     servers: str, path: Path | None, workshop: Path | None, **handout: Any
@@ -217,7 +218,7 @@ def split(
     from jupyterhub_gpuworkshop.tools.roster import changes
     from jupyterhub_gpuworkshop.tools.roster.cards import check_address
 
-    target = _place(path, workshop)
+    target = roster_place(path, workshop)
     addresses = [check_address(one.strip()) for one in servers.split(",")]
     papers = _handout(address=addresses[0], **handout)
     for done, address in zip(
@@ -229,7 +230,8 @@ def split(
         )
 
 
-def _place(path: Path | None, workshop: Path | None) -> Path:
+def roster_place(path: Path | None, workshop: Path | None) -> Path:
+    """Return the roster that those options mean."""
     from jupyterhub_gpuworkshop.tools.tljh_places import host_workshop
     from jupyterhub_gpuworkshop.workshop import Workshop
 

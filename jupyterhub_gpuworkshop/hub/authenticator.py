@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from jupyterhub.auth import Authenticator, NullAuthenticator
 from jupyterhub.traitlets import EntryPointType
+from jupyterhub.utils import maybe_future
 from tornado.web import HTTPError
 from traitlets import Bool, Unicode, default
 
@@ -179,6 +180,20 @@ class RosterAuthenticator(Authenticator):
     def check_allowed(self, username: str, authentication: Any = None) -> bool:
         """Whoever `authenticate` let in is allowed; nobody else is."""
         return authentication is not None
+
+    async def add_user(self, user: Any) -> None:
+        """Give a user whom the hub has just made the groups that the roster says.
+
+        A server may be started for somebody who has not logged in yet.
+        """
+        await maybe_future(super().add_user(user))
+        # At its start the hub hands over its database's records, which have theirs.
+        sync_groups = getattr(user, "sync_groups", None)
+        if sync_groups is None or not self.manage_groups:
+            return
+        attendee = self._attendee(await self._run(self._live.current), user.name)
+        if attendee is not None:
+            sync_groups(_model(attendee)["groups"])
 
     async def refresh_user(
         self, user: Any, handler: Any = None, **kwargs: Any
