@@ -15,6 +15,7 @@ from .errors import RosterError
 from .roster import (
     LONGEST_NAME,
     MOST_ATTENDEES,
+    group_mistake,
     name_mistake,
     numbered_names,
     share_from,
@@ -469,7 +470,7 @@ def _email_mistake(email: str) -> str | None:
 
 def _group_mistake(group: str) -> str | None:
     if group.isprintable() and len(group) <= LONGEST_GROUP:
-        return None
+        return group_mistake(group)
     return (
         f"{_shown(group)} is unfit as a group. Write letters, digits and spaces: "
         f"{LONGEST_GROUP} characters at most."

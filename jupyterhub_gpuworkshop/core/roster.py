@@ -97,6 +97,9 @@ class Roster:
             if name in seen:
                 raise RosterError(f"{name} is there twice. Keep one of the two.")
             seen.add(name)
+        for one in self.attendees:
+            if (mistake := group_mistake(one.group)) is not None:
+                raise RosterError(f"{one.name}: {mistake}")
 
     def names(self) -> tuple[str, ...]:
         """Return the attendees' names."""
@@ -119,15 +122,17 @@ class Roster:
         return replace(self, attendees=(*self.attendees, *attendees))
 
     def without(self, names: Iterable[str]) -> "Roster":
-        """Return it without some of its attendees.
+        """Return it without some of its attendees or organisers.
 
         Raises:
-            RosterError: there is no attendee of one of these names.
+            RosterError: there is nobody of one of these names.
         """
         gone = set(names)
-        self._must_know(gone)
-        kept = tuple(one for one in self.attendees if one.name not in gone)
-        return replace(self, attendees=kept)
+        self._must_know(gone - {one.name for one in self.organisers})
+        return Roster(
+            attendees=tuple(one for one in self.attendees if one.name not in gone),
+            organisers=tuple(one for one in self.organisers if one.name not in gone),
+        )
 
     def with_codes(self, hashes: "dict[str, str]") -> "Roster":
         """Return it with new codes for some of its attendees.
@@ -213,6 +218,16 @@ def share_from(text: str) -> Share | None:
         return Share.parse(text)
     except ShareError as error:
         raise RosterError(str(error)) from None
+
+
+def group_mistake(group: str) -> str | None:
+    """Say what makes a group unfit; None if it is fit, as ``""`` is for none."""
+    if group.strip().lower().startswith(_SHARE_GROUP):
+        return (
+            f"a group {_SHARE_GROUP}... would give a share. Write the share into the "
+            "column share."
+        )
+    return None
 
 
 def share_group(share: Share) -> str:

@@ -20,6 +20,7 @@ from jupyterhub.utils import maybe_future
 from tornado.web import HTTPError
 from traitlets import Bool, Unicode, default
 
+from jupyterhub_gpuworkshop.core.errors import RosterError
 from jupyterhub_gpuworkshop.core.roster import (
     LONGEST_TYPED,
     Attendee,
@@ -85,6 +86,11 @@ class RosterAuthenticator(Authenticator):
         """,
     ).tag(config=True)
 
+    @default("any_allow_config")
+    def _allows_by_the_roster(self) -> bool:
+        # Or the hub warns at each start that perhaps nobody can log in.
+        return True
+
     @default("custom_html")
     def _form(self) -> str:
         return (files(__package__) / "templates" / "login_form.html").read_text()
@@ -94,11 +100,21 @@ class RosterAuthenticator(Authenticator):
         path = Path(self.roster_file).absolute()
         self._live = LiveRoster(path)
         self._lock_outs = LockOuts(path.with_name(f"{path.name}.lock-outs.sqlite"))
+        if issubclass(self.organiser_authenticator, RosterAuthenticator):
+            raise RosterError(
+                "c.RosterAuthenticator.organiser_authenticator is for another one than "
+                "this. Leave it unset: `gpuworkshop roster organiser NAME` lets an "
+                "organiser in."
+            )
         self._organisers = self.organiser_authenticator(parent=self)
-        # Hashing lets go of Python's lock; two at a time keep a small host's hub alive.
-        self._pool = ThreadPoolExecutor(
+        # It is asked about admins only, and need not be told again who they are.
+        self._organisers.allow_all = True
+        # Hashing lets go of Python's lock. What reads files does not queue behind it:
+        # a flood of guesses must not slow the pages of who is logged in.
+        self._hashing = ThreadPoolExecutor(
             max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="login"
         )
+        self._reading = ThreadPoolExecutor(max_workers=2, thread_name_prefix="roster")
         self._waiting = 0
 
     async def authenticate(
@@ -124,7 +140,7 @@ class RosterAuthenticator(Authenticator):
     ) -> dict[str, Any] | None:
         address = address_of(handler)
         # Counted before it is looked at: of many guesses at once none slips past.
-        wait = await self._run(lambda: self._lock_outs.attempt(name, address))
+        wait = await self._read(lambda: self._lock_outs.attempt(name, address))
         if wait > 0:
             self.log.warning("Refused %s from %s: locked out", _shown(name), address)
             raise HTTPError(429, _come_back(wait))
@@ -132,23 +148,23 @@ class RosterAuthenticator(Authenticator):
         if model is None:
             self.log.warning("Wrong name or code: %s from %s", _shown(name), address)
         else:
-            await self._run(lambda: self._lock_outs.succeeded(name, address))
+            await self._read(lambda: self._lock_outs.succeeded(name, address))
         return model
 
     async def _check(
         self, handler: Any, name: str, typed: str
     ) -> dict[str, Any] | None:
-        roster = await self._run(self._live.current)
+        roster = await self._read(self._live.current)
         organiser = roster.organiser(name)
         if organiser is not None:
             kept = organiser.password_hash
-            if await self._run(lambda: is_password(kept, typed)):
+            if await self._hash(lambda: is_password(kept, typed)):
                 return {"name": name, "admin": True, "groups": None}
             return None
         attendee = self._attendee(roster, name)
         # Nobody of that name takes as long, and gets the same answer.
         hashed = None if attendee is None else attendee.code_hash
-        right = await self._run(lambda: is_code(hashed, typed))
+        right = await self._hash(lambda: is_code(hashed, typed))
         if attendee is None and name in self.admin_users:
             return await self._ask_the_other(handler, name, typed)
         return _model(attendee) if right and attendee is not None else None
@@ -191,22 +207,32 @@ class RosterAuthenticator(Authenticator):
         sync_groups = getattr(user, "sync_groups", None)
         if sync_groups is None or not self.manage_groups:
             return
-        attendee = self._attendee(await self._run(self._live.current), user.name)
+        attendee = self._attendee(await self._read(self._live.current), user.name)
         if attendee is not None:
             sync_groups(_model(attendee)["groups"])
 
     async def refresh_user(
         self, user: Any, handler: Any = None, **kwargs: Any
     ) -> bool | dict[str, Any]:
-        """Log out who was taken off the roster; bring groups up to date."""
-        roster = await self._run(self._live.current)
-        if user.admin or self._live.problem:
+        """Log out who was taken off the roster; bring groups up to date.
+
+        Tokens are left alone, as JupyterHub 6 does: a server's own is one.
+        """
+        if getattr(handler, "_token_authenticated", False):
+            return True
+        roster = await self._read(self._live.current)
+        if self._live.problem or user.name in self.admin_users:
+            return True
+        if roster.organiser(user.name) is not None:
             return True
         attendee = self._attendee(roster, user.name)
         return False if attendee is None else _model(attendee)
 
-    async def _run(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+    async def _hash(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._hashing, call)
+
+    async def _read(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._reading, call)
 
 
 def _model(attendee: Attendee) -> dict[str, Any]:
@@ -219,21 +245,39 @@ def _model(attendee: Attendee) -> dict[str, Any]:
 def address_of(handler: Any) -> str:
     """Return the address that a login comes from, as the last proxy of ours saw it.
 
-    A header that anybody may send, X-Real-IP, is not believed.
+    Proxies of ours are those on this host, and `c.JupyterHub.trusted_downstream_ips`.
+    What stands to the left of a stranger's address was written by that stranger, as
+    X-Real-IP may be: neither is believed.
     """
     request = handler.request
-    peer = getattr(getattr(request.connection, "context", None), "address", None)
-    seen = [peer[0]] if isinstance(peer, tuple) else []
+    context = getattr(request.connection, "context", None)
+    peer = getattr(context, "address", None)
+    ours = {_read_address(text) for text in getattr(context, "trusted_downstream", ())}
     forwarded = request.headers.get("X-Forwarded-For", "")
-    trusted = set(handler.settings.get("trusted_downstream_ips", ()))
-    for text in (*seen, *(part.strip() for part in reversed(forwarded.split(",")))):
-        try:
-            address = ipaddress.ip_address(text)
-        except ValueError:
-            continue
-        if not address.is_loopback and text not in trusted:
-            return str(address)
-    return "127.0.0.1"
+    seen = [str(peer[0])] if isinstance(peer, tuple) else []
+    nearest = "127.0.0.1"
+    for text in (*seen, *reversed(forwarded.split(","))):
+        address = _read_address(text)
+        if address is None:
+            break
+        nearest = str(address)
+        if not address.is_loopback and address not in ours:
+            break
+    return nearest
+
+
+def _read_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Read an address, with the port and the brackets that some proxies add."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _shown(name: str) -> str:

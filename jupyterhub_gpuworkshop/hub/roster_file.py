@@ -10,6 +10,7 @@ import logging
 import os
 import stat
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,6 +53,7 @@ def change_roster(
     Raises:
         RosterError: the file cannot be read or written.
     """
+    path = path.resolve()
     with _alone(path):
         if new and path.exists():
             raise RosterError(
@@ -71,10 +73,15 @@ class LiveRoster:
         self.path = path
         self._roster = Roster()
         self._seen: tuple[int, ...] | None = None
+        self._turn = threading.Lock()
         self.problem = ""
 
     def current(self) -> Roster:
         """Return the roster in force; a broken file leaves the last good one."""
+        with self._turn:
+            return self._current()
+
+    def _current(self) -> Roster:
         seen = self._stat()
         if seen is not None and seen == self._seen:
             return self._roster
@@ -105,7 +112,9 @@ def _sum(roster: Roster) -> str:
 
 def _bytes_of(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        # Without O_NONBLOCK a FIFO would be waited for.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(handle, "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise RosterError(f"{path}: is no file. Give the path of a roster.")
             data = file.read(_LARGEST_BYTES + 1)
@@ -200,6 +209,9 @@ def _alone(path: Path) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lock")
     try:
         held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        if os.geteuid() == 0:
+            owner = path.parent.stat()
+            os.fchown(held, owner.st_uid, owner.st_gid)
     except OSError as error:
         raise RosterError(_unwritable(path, error)) from None
     try:
@@ -211,7 +223,6 @@ def _alone(path: Path) -> Iterator[None]:
 
 def _write(path: Path, data: bytes) -> None:
     """Put the whole of it in place, or leave what was there."""
-    path = path.resolve()
     made = ""
     try:
         handle, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -225,13 +236,15 @@ def _write(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         Path(made).replace(path)
         made = ""
-        _settle(path.parent)
     except OSError as error:
         raise RosterError(_unwritable(path, error)) from None
     finally:
         if made:
             with suppress(OSError):
                 Path(made).unlink()
+    # The change is in force. Not every file system can do this to a folder.
+    with suppress(OSError):
+        _settle(path.parent)
 
 
 def _settle(folder: Path) -> None:

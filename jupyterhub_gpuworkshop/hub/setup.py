@@ -87,13 +87,26 @@ def configure(
     _raise_timeouts(c, _set_spawner(c))
     service_url, secret = _add_service(c, rules, source)
     _add_roles(c, rules.service.name)
-    c.RosterAuthenticator.setdefault(
-        "roster_file", os.fspath(rules.roster_file(source))
-    )
+    _set_roster(c, os.fspath(rules.roster_file(source)))
     c.GpuRuntime.workshop = source
     c.GpuRuntime.service_url = service_url
     c.GpuRuntime.link_secret = secret
     _start_with_the_hub()
+
+
+def _set_roster(c: Config, path: str) -> None:
+    """Say where the roster is, for a hub whose authenticator asks it."""
+    c.RosterAuthenticator.setdefault("roster_file", path)
+    manages = c.RosterAuthenticator.get("manage_groups", True)
+    asks = c.JupyterHub.get("authenticator_class") == "gpuworkshop-roster"
+    if asks and manages and _mapped(c, "load_groups"):
+        raise WorkshopFileError(
+            "c.JupyterHub.load_groups is set, but with the authenticator "
+            "gpuworkshop-roster the roster says who is in which group, and JupyterHub "
+            "takes one of the two. Take load_groups out and give the roster a column "
+            "`group`; or set c.RosterAuthenticator.manage_groups = False, and groups "
+            "and shares of the roster are not heeded."
+        )
 
 
 def is_only_read() -> bool:

@@ -68,6 +68,14 @@ def test_changes_name_whom_the_roster_does_not_have() -> None:
             change(["ada", "zed", "eve"])
 
 
+def test_a_group_is_no_way_to_a_share_and_organisers_can_be_taken_off() -> None:
+    with pytest.raises(RosterError, match="column share"):
+        Roster(attendees=(Attendee(name="eve", code_hash="", group="gpu-share:1/1"),))
+    olga = Organiser(name="olga", password_hash="")
+    roster = Roster(attendees=_attendees("ada"), organisers=(olga,))
+    assert roster.without(["olga"]) == Roster(attendees=_attendees("ada"))
+
+
 def test_numbers_go_on_where_names_are_taken() -> None:
     assert numbered_names("gpu-", 3, ["gpu-02"]) == ["gpu-01", "gpu-03", "gpu-04"]
     assert numbered_names("attendee", 100)[99] == "attendee-100"

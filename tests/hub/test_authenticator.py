@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
@@ -11,6 +12,7 @@ from bs4 import BeautifulSoup
 
 from jupyterhub_gpuworkshop.core.roster import Attendee, Organiser, Roster
 from jupyterhub_gpuworkshop.core.shares import Share
+from jupyterhub_gpuworkshop.hub.authenticator import address_of
 from jupyterhub_gpuworkshop.hub.codes import hash_code, hash_password
 from jupyterhub_gpuworkshop.hub.roster_file import change_roster
 
@@ -21,8 +23,10 @@ pytestmark = pytest.mark.hub
 _CODE = "KWXZ-2345"
 _PASSWORD = "correct horse battery"
 _WITH_ROSTER = (
+    "from tests.hub.passwords import ChiefsPassword\n"
+    "c.RosterAuthenticator.organiser_authenticator = ChiefsPassword\n"
     'c.JupyterHub.authenticator_class = "gpuworkshop-roster"\n'
-    'c.Authenticator.admin_users = {"boss"}\n'
+    'c.Authenticator.admin_users = {"boss", "chief"}\n'
 )
 
 
@@ -105,6 +109,19 @@ def test_nobody_gets_an_organisers_name_by_the_roster(room: Room) -> None:
     assert "is an organiser's name" in room.hub.log
 
 
+def test_another_authenticator_checks_admins_passwords_and_nobody_elses(
+    room: Room,
+) -> None:
+    assert room.log_in("chief", "of another kind").status_code == 302
+    assert room.hub.user("chief")["admin"]
+    for name, code in (
+        ("chief", _CODE),
+        ("a9", "of another kind"),
+        ("x", "of another kind"),
+    ):
+        assert room.log_in(name, code, "10.3.0.1").status_code == 403
+
+
 def test_wrong_codes_and_unknown_names_get_the_same_answer(room: Room) -> None:
     known = room.log_in("cy", "WRNG-CDDD", "10.9.0.1")
     unknown = room.log_in("xy", "WRNG-CDDD", "10.9.0.1")
@@ -139,6 +156,33 @@ def test_a_header_that_anybody_can_send_makes_no_new_address(room: Room) -> None
         forged = f"198.51.100.{number}, 192.0.2.9"
         assert room.log_in("a3", "WRNG-CDDD", forged).status_code == 403
     assert room.log_in("a3", _CODE, "198.51.100.77, 192.0.2.9").status_code == 429
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "seen"),
+    [
+        ("192.0.2.1", "", "192.0.2.1"),
+        ("127.0.0.1", "", "127.0.0.1"),
+        ("127.0.0.1", "6.6.6.6, 192.0.2.9", "192.0.2.9"),
+        ("::1", "192.0.2.9, ::ffff:127.0.0.1", "192.0.2.9"),
+        ("10.0.0.2", "6.6.6.6,192.0.2.9", "192.0.2.9"),
+        ("10.0.0.3", "192.0.2.9", "10.0.0.3"),
+        ("127.0.0.1", "6.6.6.6, 192.0.2.9:8123", "192.0.2.9"),
+        ("127.0.0.1", "6.6.6.6, [2001:db8::1]:443", "2001:db8::1"),
+        ("127.0.0.1", "6.6.6.6, nonsense", "127.0.0.1"),
+    ],
+)
+def test_the_address_is_what_our_own_proxies_saw(
+    peer: str, forwarded: str, seen: str
+) -> None:
+    context = SimpleNamespace(
+        address=(peer, 5000), trusted_downstream={"::ffff:10.0.0.2"}
+    )
+    request = SimpleNamespace(
+        connection=SimpleNamespace(context=context),
+        headers={"X-Forwarded-For": forwarded} if forwarded else {},
+    )
+    assert address_of(SimpleNamespace(request=request)) == seen
 
 
 def test_a_form_without_its_token_is_refused(room: Room) -> None:
@@ -225,6 +269,41 @@ def test_who_was_taken_off_the_roster_is_logged_out(
             lambda: session.get(home, allow_redirects=False).status_code == 302,
             why="bob is still logged in",
         )
+
+
+def test_an_organiser_who_was_taken_off_is_one_no_more_and_a_token_goes_on(
+    make_hub: Callable[..., RunningHub], tmp_path: Path
+) -> None:
+    _fill(tmp_path / "roster.json")
+    hub = make_hub(early=_WITH_ROSTER + "c.Authenticator.auth_refresh_age = 1\n")
+    room = Room(hub.start())
+    hub.add_users("guest")
+    token = hub.api("POST", "users/guest/tokens", json={}).json()["token"]
+    with requests.Session() as session:
+        page = session.get(room.login_url)
+        data = {"username": "olga", "password": _PASSWORD, "_xsrf": _token(page)}
+        session.post(room.login_url, data=data, allow_redirects=False)
+        home = f"http://127.0.0.1:{hub.port}/hub/home"
+        assert session.get(home, allow_redirects=False).status_code == 200
+        change_roster(room.roster, lambda roster: roster.without(["olga"]))
+        wait_for(
+            lambda: session.get(home, allow_redirects=False).status_code == 302,
+            why="olga is still logged in",
+        )
+    hub.token = token
+    assert hub.api("GET", "user").json()["name"] == "guest"
+
+
+def test_groups_set_twice_are_refused_with_what_to_do(
+    make_hub: Callable[..., RunningHub],
+) -> None:
+    hub = make_hub(
+        early=_WITH_ROSTER + 'c.JupyterHub.load_groups = {"a": {"users": []}}\n'
+    )
+    hub.launch()
+    assert hub.process is not None
+    assert hub.process.wait(60) != 0
+    assert "Take load_groups out" in hub.log
 
 
 def test_a_lock_survives_a_restart_and_an_organiser_lifts_it(

@@ -12,6 +12,7 @@ import pytest
 from jupyterhub_gpuworkshop.core.errors import RosterError
 from jupyterhub_gpuworkshop.core.roster import Attendee, Organiser, Roster
 from jupyterhub_gpuworkshop.core.shares import Share
+from jupyterhub_gpuworkshop.hub import roster_file
 from jupyterhub_gpuworkshop.hub.codes import (
     hash_code,
     hash_password,
@@ -126,6 +127,37 @@ def test_a_full_disk_leaves_the_old_roster_and_nothing_beside_it(
         "roster.json",
         ".roster.json.lock",
     }
+
+
+def test_a_folder_that_cannot_be_synced_does_not_undo_the_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = _made(tmp_path / "roster.json")
+
+    def refuse(folder: Path) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(roster_file, "_settle", refuse)
+    assert change_roster(path, lambda roster: roster.without(["bob"])).names() == (
+        "zoe",
+    )
+    assert read_roster(path).names() == ("zoe",)
+
+
+def test_a_link_is_followed_and_what_is_no_file_is_not_waited_for(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "real").mkdir()
+    path = _made(tmp_path / "real" / "roster.json")
+    link = tmp_path / "roster.json"
+    link.symlink_to(path)
+    change_roster(link, lambda roster: roster.without(["bob"]))
+    assert link.is_symlink()
+    assert read_roster(path).names() == ("zoe",)
+    assert not (tmp_path / ".roster.json.lock").exists()
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(RosterError, match="is no file"):
+        read_roster(tmp_path / "fifo")
 
 
 def test_changes_at_once_lose_nothing(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from jupyterhub_gpuworkshop.core.errors import RosterError
 from jupyterhub_gpuworkshop.core.people import Person, named
 from jupyterhub_gpuworkshop.core.roster import (
+    LONGEST_TYPED,
     Attendee,
     Organiser,
     Roster,
@@ -79,7 +80,7 @@ def reset(path: Path, names: Iterable[str], handout: Handout) -> Done:
 
 
 def remove(path: Path, names: Iterable[str]) -> Done:
-    """Take attendees off a roster: they cannot log in any more.
+    """Take attendees or organisers off a roster: they cannot log in any more.
 
     Raises:
         RosterError: there is no such attendee.
@@ -100,6 +101,8 @@ def set_organiser(path: Path, name: str, password: str) -> Done:
             f"{SHORTEST_PASSWORD} characters are the least for a password of an "
             "organiser, who can see and stop everything."
         )
+    if len(password) > LONGEST_TYPED:
+        raise RosterError(f"{LONGEST_TYPED} characters are the most for a password.")
     organiser = Organiser(name=name, password_hash=hash_password(password))
     after = change_roster(path, lambda before: before.with_organiser(organiser))
     return Done(roster=after, names=(name,))

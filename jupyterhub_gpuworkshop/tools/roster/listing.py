@@ -59,7 +59,13 @@ def checked(path: Path) -> str:
         f"{path}: {len(roster.attendees)} attendees and {len(roster.organisers)} "
         "organisers; the hub can use it."
     )
-    mode = path.stat().st_mode & 0o777
+    found = path.stat()
+    if found.st_uid != path.parent.stat().st_uid:
+        told += (
+            f" But its owner is not the folder's, who is likely to run the hub: "
+            f"`chown --reference={path.parent} {path}` would mend that."
+        )
+    mode = found.st_mode & 0o777
     if mode & 0o077:
         told += (
             f" But others on this host may read it (mode {mode:o}): "
@@ -75,8 +81,8 @@ def unlocked(path: Path, names: Sequence[str] | None) -> str:
         RosterError: it cannot be done here.
     """
     lock_outs = LockOuts(path.absolute().with_name(f"{path.name}.lock-outs.sqlite"))
-    wanted: Sequence[str | None] = [None] if names is None else names
-    count = sum(lock_outs.unlock(name) for name in wanted)
+    keys = [None] if names is None else [name.strip().lower() for name in names]
+    count = sum(lock_outs.unlock(key) for key in keys)
     problem = lock_outs.problem
     lock_outs.close()
     if problem:

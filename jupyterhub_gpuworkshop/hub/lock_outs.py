@@ -1,0 +1,500 @@
+"""Who has given wrong codes, in a file that outlives the hub.
+
+Owns one small SQLite file. It is the truth at each call: `gpuworkshop roster unlock`
+changes it from another process. What the failures mean is `core.lock_out`'s to say.
+A file that cannot be used stops nobody from logging in: failures are counted in memory
+until it can.
+"""
+
+import contextlib
+import logging
+import os
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jupyterhub_gpuworkshop.core.lock_out import (
+    DEFAULT_RULES,
+    Level,
+    LockOutRules,
+    Pair,
+    Standing,
+    address_key,
+    level_after_failure,
+    level_after_success,
+    name_key,
+    name_wait_seconds,
+    pair_after_failure,
+    pair_wait_seconds,
+    wait_seconds,
+)
+
+_LOG = logging.getLogger(__name__)
+_BUSY_SECONDS = 2.0
+_TRY_AGAIN_SECONDS = 60.0
+_VERSION = 1
+BROKEN = ".broken"
+
+ANY_STRANGE_ADDRESS = ""
+"""The address of a `Locked` whose name waits wherever nobody has logged in."""
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS pairs (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, address TEXT NOT NULL,
+    failures INTEGER NOT NULL, in_window INTEGER NOT NULL, waits INTEGER NOT NULL,
+    at REAL NOT NULL, until REAL NOT NULL, UNIQUE (name, address));
+CREATE INDEX IF NOT EXISTS pairs_address ON pairs (address);
+CREATE INDEX IF NOT EXISTS pairs_at ON pairs (at);
+CREATE TABLE IF NOT EXISTS names (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
+    tries REAL NOT NULL, at REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS names_at ON names (at);
+CREATE TABLE IF NOT EXISTS good (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL, address TEXT NOT NULL,
+    at REAL NOT NULL, UNIQUE (name, address));
+CREATE INDEX IF NOT EXISTS good_address ON good (address);
+CREATE INDEX IF NOT EXISTS good_at ON good (at);
+"""
+# Each write of a row gives it a new id, so that ids tell which is oldest where the
+# clock cannot: it may have been set back.
+_COLUMNS = {
+    "pairs": "name, address, failures, in_window, waits, at, until",
+    "names": "name, tries, at",
+    "good": "name, address, at",
+}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Locked:
+    """Somebody who has to wait.
+
+    Attributes:
+        name: as it was given; it need not be anybody's.
+        address: from where, as it is counted; or `ANY_STRANGE_ADDRESS`.
+        until: seconds since the epoch.
+    """
+
+    name: str
+    address: str
+    until: float
+
+
+class LockOuts:
+    """Counts wrong codes, and says who has to wait.
+
+    Every method is quick, blocks, and may be called from any thread. Names are to be
+    normalised by the caller, as the hub does.
+
+    Args:
+        path: the file; its folder must be there.
+        rules: the limits.
+        clock: seconds since the epoch.
+
+    Attributes:
+        problem: why the file is not in use, in a sentence; else empty. What another
+            process is to see, as `unlock`, is done only if it is empty afterwards.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        rules: LockOutRules = DEFAULT_RULES,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.problem = ""
+        self._path = path
+        self._rules = rules
+        self._clock = clock
+        self._turn = threading.Lock()
+        self._file: sqlite3.Connection | None = None
+        self._file_is: tuple[int, int] | None = None
+        self._memory: sqlite3.Connection | None = None
+        self._in_memory_since = 0.0
+        self._tried_at = 0.0
+
+    def wait_seconds(self, name: str, address: str) -> float:
+        """Return how long a name has to wait at an address; 0.0 for not at all."""
+        name, address, now = name_key(name), address_key(address), self._clock()
+        return self._do(lambda db: self._wait(db, name, address, now))
+
+    def failed(self, name: str, address: str) -> None:
+        """Count a wrong code. One that was not looked at, for the wait, is none."""
+        name, address, now = name_key(name), address_key(address), self._clock()
+        self._do(lambda db: self._count(db, name, address, now))
+
+    def attempt(self, name: str, address: str) -> float:
+        """Count a failure unless the name has to wait; in one step.
+
+        To be called before the code is looked at, in the place of `wait_seconds` and
+        `failed`: many guesses at once would all be looked at before the first failed.
+        `succeeded` takes it back.
+
+        Returns:
+            How long it has to wait; 0.0 if the code may be looked at.
+        """
+        name, address, now = name_key(name), address_key(address), self._clock()
+
+        def count_if_free(db: sqlite3.Connection) -> float:
+            wait = self._wait(db, name, address, now)
+            if not wait:
+                self._count(db, name, address, now)
+            return wait
+
+        return self._do(count_if_free)
+
+    def succeeded(self, name: str, address: str) -> None:
+        """Forget a name's failures from an address, which is good for it now."""
+        name, address, now = name_key(name), address_key(address), self._clock()
+
+        def clear(db: sqlite3.Connection) -> None:
+            where = (name, address)
+            db.execute("DELETE FROM pairs WHERE name = ? AND address = ?", where)
+            if (level := _level(db, name)) is not None:
+                _put_level(db, name, level_after_success(level, now, self._rules))
+            _put(db, "good", (name, address, now))
+            self._tidy(db, name, address, now)
+
+        self._do(clear)
+
+    def unlock(self, name: str | None = None) -> int:
+        """Forget all failures of a name, or of all names.
+
+        Returns:
+            How many waits that ended.
+        """
+        key = None if name is None else name_key(name)
+        now = self._clock()
+
+        def forget(db: sqlite3.Connection) -> int:
+            ended = [x for x in self._locked(db, now) if key is None or x.name == key]
+            for table in ("pairs", "names"):
+                if key is None:
+                    db.execute(f"DELETE FROM {table}")  # noqa: S608 - two names above
+                else:
+                    db.execute(
+                        f"DELETE FROM {table} WHERE name = ?",  # noqa: S608 - as above
+                        (key,),
+                    )
+            return len(ended)
+
+        return self._do(forget)
+
+    def locked(self) -> list[Locked]:
+        """Return who has to wait now, by name."""
+        now = self._clock()
+        return self._do(lambda db: self._locked(db, now))
+
+    def close(self) -> None:
+        """Let go of the file; the next call opens it again."""
+        with self._turn:
+            self._let_go()
+
+    def _wait(
+        self, db: sqlite3.Connection, name: str, address: str, now: float
+    ) -> float:
+        return wait_seconds(
+            pair=_pair(db, name, address),
+            level=_level(db, name),
+            address_failures=self._address_failures(db, address, now),
+            standing=self._standing(db, name, address, now),
+            now=now,
+            rules=self._rules,
+        )
+
+    def _count(
+        self, db: sqlite3.Connection, name: str, address: str, now: float
+    ) -> None:
+        busy = self._address_failures(db, address, now)
+        pair = pair_after_failure(_pair(db, name, address), busy, now, self._rules)
+        counts = (pair.failures, pair.in_window, pair.waits, pair.at, pair.until)
+        _put(db, "pairs", (name, address, *counts))
+        _put_level(db, name, level_after_failure(_level(db, name), now, self._rules))
+        self._tidy(db, name, address, now)
+
+    def _address_failures(
+        self, db: sqlite3.Connection, address: str, now: float
+    ) -> int:
+        (count,) = db.execute(
+            "SELECT coalesce(sum(in_window), 0) FROM pairs "
+            "WHERE address = ? AND at > ?",
+            (address, now - self._rules.window_seconds),
+        ).fetchone()
+        return int(count)
+
+    def _standing(
+        self, db: sqlite3.Connection, name: str, address: str, now: float
+    ) -> Standing:
+        since = now - self._rules.good_seconds
+        of_name, of_any = db.execute(
+            "SELECT EXISTS (SELECT 1 FROM good WHERE name = ?1 AND address = ?2 "
+            "AND at > ?3), "
+            "EXISTS (SELECT 1 FROM good WHERE address = ?2 AND at > ?3)",
+            (name, address, since),
+        ).fetchone()
+        if of_name:
+            return Standing.GOOD
+        return Standing.KNOWN if of_any else Standing.STRANGE
+
+    def _locked(self, db: sqlite3.Connection, now: float) -> list[Locked]:
+        found: list[Locked] = []
+        rules = self._rules
+        busy: dict[str, int] = {}
+        for name, address, *counts in _all(db, "pairs"):
+            if address not in busy:
+                busy[address] = self._address_failures(db, address, now)
+            wait = pair_wait_seconds(_pair_of(counts), busy[address], now, rules)
+            if wait:
+                found.append(Locked(name=name, address=address, until=now + wait))
+        for name, tries, at in _all(db, "names"):
+            level = Level(tries=tries, at=at)
+            wait = name_wait_seconds(level, Standing.STRANGE, now, rules)
+            if wait:
+                until = now + wait
+                found.append(
+                    Locked(name=name, address=ANY_STRANGE_ADDRESS, until=until)
+                )
+        return sorted(found, key=lambda x: (x.name, x.address))
+
+    def _tidy(
+        self, db: sqlite3.Connection, name: str, address: str, now: float
+    ) -> None:
+        """Keep no more than the rules say, of what was written just now."""
+        rules = self._rules
+        for table, seconds in (
+            ("pairs", rules.forget_seconds),
+            ("names", 4 * rules.window_seconds),
+            ("good", rules.good_seconds),
+        ):
+            db.execute(
+                f"DELETE FROM {table} WHERE at <= ?",  # noqa: S608 - names above
+                (now - seconds,),
+            )
+        db.execute(
+            "DELETE FROM pairs WHERE id IN (SELECT id FROM pairs WHERE address = ? "
+            "ORDER BY id DESC LIMIT -1 OFFSET ?)",
+            (address, rules.most_pairs_per_address),
+        )
+        db.execute(
+            "DELETE FROM good WHERE id IN (SELECT id FROM good WHERE name = ? "
+            "ORDER BY id DESC LIMIT -1 OFFSET ?)",
+            (name, rules.most_good_per_name),
+        )
+        for table, most in (
+            ("pairs", rules.most_pairs),
+            ("names", rules.most_names),
+            ("good", rules.most_good),
+        ):
+            db.execute(
+                f"DELETE FROM {table} WHERE id <= (SELECT id FROM {table} "  # noqa: S608 - names above
+                "ORDER BY id DESC LIMIT 1 OFFSET ?)",
+                (most,),
+            )
+
+    def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do something in the file, or else in memory."""
+        with self._turn:
+            now = self._clock()
+            if not self.problem or abs(now - self._tried_at) >= _TRY_AGAIN_SECONDS:
+                try:
+                    return self._do_in_file(work)
+                except (OSError, sqlite3.Error) as error:
+                    self._tried_at = now
+                    self._go_on_in_memory(error, now)
+            if self._memory is None:
+                self._memory = _connect(":memory:")
+            return _transact(self._memory, work)
+
+    def _do_in_file(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            done = _transact(self._opened(), work)
+        except sqlite3.DatabaseError as error:
+            if not _is_broken(error):
+                raise
+            self._put_aside(error)
+            done = _transact(self._opened(), work)
+        if self.problem:
+            _LOG.info("Wrong codes are counted in %s again.", self._path)
+            self.problem = ""
+        return done
+
+    def _opened(self) -> sqlite3.Connection:
+        """Return the file that has the path now: it may have been removed."""
+        if self._file is None or _identity(self._path) != self._file_is:
+            self._let_go()
+            _make(self._path)
+            self._file_is = _identity(self._path)
+            # What follows may find that it is broken: then it is this one.
+            self._file = _connect(str(self._path))
+        if self._memory is not None:
+            memory, since = self._memory, self._in_memory_since
+            _transact(self._file, lambda db: _copy_since(memory, db, since))
+            memory.close()
+            self._memory = None
+        return self._file
+
+    def _let_go(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        self._file = None
+
+    def _put_aside(self, error: sqlite3.DatabaseError) -> None:
+        """Move a file away that SQLite cannot use."""
+        self._let_go()
+        # Another process may have begun anew meanwhile: that one is not moved.
+        if _identity(self._path) != self._file_is:
+            return
+        aside = self._path.with_name(self._path.name + BROKEN)
+        self._path.replace(aside)
+        # A journal of the old file would be played into the new one.
+        self._path.with_name(self._path.name + "-journal").unlink(missing_ok=True)
+        _LOG.error(
+            "%s cannot be used (%s) and is kept as %s. Wrong codes are counted anew.",
+            self._path,
+            error,
+            aside.name,
+        )
+
+    def _go_on_in_memory(self, error: Exception, now: float) -> None:
+        problem = (
+            f"Wrong codes are counted in memory only, and forgotten when the hub "
+            f"restarts: {self._path} cannot be used ({error}). It has to be a file "
+            f"that the hub may write, in a folder that it may write, on a disk with "
+            f"room."
+        )
+        if not self.problem:
+            _LOG.error("%s", problem)
+        self.problem = problem
+        if self._memory is None:
+            self._memory = _connect(":memory:")
+            self._in_memory_since = now
+            # A file that cannot be written may be good to read.
+            with contextlib.suppress(sqlite3.Error):
+                if self._file is not None:
+                    file = self._file
+                    _transact(self._memory, lambda db: _copy_since(file, db, 0.0))
+        self._let_go()
+
+
+def _make(path: Path) -> None:
+    """Make the file where there is none, and keep others from reading it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    # An existing file is not opened here: closing it would take away the locks that
+    # SQLite may hold on it elsewhere in this process (POSIX advisory locks).
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        # Somebody else's file may be good to use all the same.
+        with contextlib.suppress(PermissionError):
+            if stat.S_IMODE(path.stat().st_mode) & 0o077:
+                path.chmod(0o600)
+        return
+    try:
+        # Made by root for a hub that is not root, it would lock the hub out.
+        if os.geteuid() == 0:
+            folder = path.parent.stat()
+            os.fchown(handle, folder.st_uid, folder.st_gid)
+    finally:
+        os.close(handle)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    db = sqlite3.connect(
+        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    try:
+        db.execute("PRAGMA synchronous = NORMAL")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version not in (0, _VERSION):
+            raise sqlite3.OperationalError(
+                f"it was written by another version of this package ({version}, this "
+                f"one knows {_VERSION})"
+            )
+        if not version:
+            db.executescript(f"{_TABLES}PRAGMA user_version = {_VERSION};")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _transact(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Do all of something or nothing, with nobody else's changes in between."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        done = work(db)
+        db.execute("COMMIT")
+    except BaseException:
+        # SQLite itself has rolled some errors back already.
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
+        raise
+    return done
+
+
+def _is_broken(error: sqlite3.DatabaseError) -> bool:
+    # Python raises the root of its errors for "not a database" and "malformed"; their
+    # codes are on the exception from Python 3.11 only.
+    return type(error) is sqlite3.DatabaseError
+
+
+def _put(db: sqlite3.Connection, table: str, row: tuple[object, ...]) -> None:
+    marks = ", ".join("?" for _ in row)
+    db.execute(
+        f"INSERT OR REPLACE INTO {table} ({_COLUMNS[table]}) VALUES ({marks})",  # noqa: S608 - names of this module
+        row,
+    )
+
+
+def _all(db: sqlite3.Connection, table: str) -> list[tuple[Any, ...]]:
+    return db.execute(
+        f"SELECT {_COLUMNS[table]} FROM {table} ORDER BY id"  # noqa: S608 - as above
+    ).fetchall()
+
+
+def _copy_since(source: sqlite3.Connection, to: sqlite3.Connection, at: float) -> None:
+    for table, columns in _COLUMNS.items():
+        is_at = columns.split(", ").index("at")
+        for row in _all(source, table):
+            if row[is_at] >= at:
+                _put(to, table, row)
+
+
+def _pair(db: sqlite3.Connection, name: str, address: str) -> Pair | None:
+    row = db.execute(
+        "SELECT failures, in_window, waits, at, until FROM pairs "
+        "WHERE name = ? AND address = ?",
+        (name, address),
+    ).fetchone()
+    return None if row is None else _pair_of(row)
+
+
+def _pair_of(row: Sequence[Any]) -> Pair:
+    failures, in_window, waits, at, until = row
+    return Pair(failures=failures, in_window=in_window, waits=waits, at=at, until=until)
+
+
+def _level(db: sqlite3.Connection, name: str) -> Level | None:
+    row = db.execute("SELECT tries, at FROM names WHERE name = ?", (name,)).fetchone()
+    return None if row is None else Level(tries=row[0], at=row[1])
+
+
+def _put_level(db: sqlite3.Connection, name: str, level: Level) -> None:
+    _put(db, "names", (name, level.tries, level.at))
