@@ -87,6 +87,12 @@ class LockOutRules:
     most_good: int = 20_000
     most_good_per_name: int = 10
 
+    @property
+    def forget_name_seconds(self) -> float:
+        """How long it takes until all tries of a name are back."""
+        most = max(self.name_failures, self.name_failures_if_known)
+        return self.window_seconds * most / self.name_failures
+
 
 DEFAULT_RULES = LockOutRules()
 

@@ -13,12 +13,13 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from jupyterhub_gpuworkshop.core.lock_out import (
+    CLOCK_SLACK_SECONDS,
     DEFAULT_RULES,
     Level,
     LockOutRules,
@@ -249,7 +250,7 @@ class LockOuts:
         for name, address, *counts in _all(db, "pairs"):
             if address not in busy:
                 busy[address] = self._address_failures(db, address, now)
-            wait = pair_wait_seconds(_pair_of(counts), busy[address], now, rules)
+            wait = pair_wait_seconds(_pair_of(*counts), busy[address], now, rules)
             if wait:
                 found.append(Locked(name=name, address=address, until=now + wait))
         for name, tries, at in _all(db, "names"):
@@ -269,12 +270,18 @@ class LockOuts:
         rules = self._rules
         for table, seconds in (
             ("pairs", rules.forget_seconds),
-            ("names", 4 * rules.window_seconds),
+            ("names", rules.forget_name_seconds),
             ("good", rules.good_seconds),
         ):
             db.execute(
                 f"DELETE FROM {table} WHERE at <= ?",  # noqa: S608 - names above
                 (now - seconds,),
+            )
+        # Of a clock that was wrong; they would be kept until their time has come.
+        for table in ("pairs", "names"):
+            db.execute(
+                f"DELETE FROM {table} WHERE at > ?",  # noqa: S608 - as above
+                (now + CLOCK_SLACK_SECONDS,),
             )
         db.execute(
             "DELETE FROM pairs WHERE id IN (SELECT id FROM pairs WHERE address = ? "
@@ -428,7 +435,10 @@ def _connect(path: str) -> sqlite3.Connection:
                 f"one knows {_VERSION})"
             )
         if not version:
-            db.executescript(f"{_TABLES}PRAGMA user_version = {_VERSION};")
+            # In one step, for another process may be making it too.
+            db.executescript(
+                f"BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version = {_VERSION};COMMIT;"
+            )
     except BaseException:
         db.close()
         raise
@@ -483,11 +493,12 @@ def _pair(db: sqlite3.Connection, name: str, address: str) -> Pair | None:
         "WHERE name = ? AND address = ?",
         (name, address),
     ).fetchone()
-    return None if row is None else _pair_of(row)
+    return None if row is None else _pair_of(*row)
 
 
-def _pair_of(row: Sequence[Any]) -> Pair:
-    failures, in_window, waits, at, until = row
+def _pair_of(
+    failures: int, in_window: int, waits: int, at: float, until: float
+) -> Pair:
     return Pair(failures=failures, in_window=in_window, waits=waits, at=at, until=until)
 
 
