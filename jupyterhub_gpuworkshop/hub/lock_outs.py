@@ -224,8 +224,8 @@ class LockOuts:
     ) -> int:
         (count,) = db.execute(
             "SELECT coalesce(sum(in_window), 0) FROM pairs "
-            "WHERE address = ? AND at > ?",
-            (address, now - self._rules.window_seconds),
+            "WHERE address = ? AND at > ? AND at <= ?",
+            (address, now - self._rules.window_seconds, now + CLOCK_SLACK_SECONDS),
         ).fetchone()
         return int(count)
 
