@@ -16,14 +16,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from jupyterhub_gpuworkshop.core.lock_out import (
     CLOCK_SLACK_SECONDS,
     DEFAULT_RULES,
     Level,
     LockOutRules,
-    Pair,
     Standing,
     address_key,
     level_after_failure,
@@ -35,39 +34,24 @@ from jupyterhub_gpuworkshop.core.lock_out import (
     wait_seconds,
 )
 
+from .lock_out_tables import (
+    connect,
+    copy_since,
+    level_of,
+    pair_from,
+    pair_of,
+    put,
+    put_level,
+    rows,
+    transact,
+)
+
 _LOG = logging.getLogger(__name__)
-_BUSY_SECONDS = 2.0
 _TRY_AGAIN_SECONDS = 60.0
-_VERSION = 1
 BROKEN = ".broken"
 
 ANY_STRANGE_ADDRESS = ""
 """The address of a `Locked` whose name waits wherever nobody has logged in."""
-
-_TABLES = """
-CREATE TABLE IF NOT EXISTS pairs (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL, address TEXT NOT NULL,
-    failures INTEGER NOT NULL, in_window INTEGER NOT NULL, waits INTEGER NOT NULL,
-    at REAL NOT NULL, until REAL NOT NULL, UNIQUE (name, address));
-CREATE INDEX IF NOT EXISTS pairs_address ON pairs (address);
-CREATE INDEX IF NOT EXISTS pairs_at ON pairs (at);
-CREATE TABLE IF NOT EXISTS names (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
-    tries REAL NOT NULL, at REAL NOT NULL);
-CREATE INDEX IF NOT EXISTS names_at ON names (at);
-CREATE TABLE IF NOT EXISTS good (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL, address TEXT NOT NULL,
-    at REAL NOT NULL, UNIQUE (name, address));
-CREATE INDEX IF NOT EXISTS good_address ON good (address);
-CREATE INDEX IF NOT EXISTS good_at ON good (at);
-"""
-# Each write of a row gives it a new id, so that ids tell which is oldest where the
-# clock cannot: it may have been set back.
-_COLUMNS = {
-    "pairs": "name, address, failures, in_window, waits, at, until",
-    "names": "name, tries, at",
-    "good": "name, address, at",
-}
 
 T = TypeVar("T")
 
@@ -157,9 +141,9 @@ class LockOuts:
         def clear(db: sqlite3.Connection) -> None:
             where = (name, address)
             db.execute("DELETE FROM pairs WHERE name = ? AND address = ?", where)
-            if (level := _level(db, name)) is not None:
-                _put_level(db, name, level_after_success(level, now, self._rules))
-            _put(db, "good", (name, address, now))
+            if (level := level_of(db, name)) is not None:
+                put_level(db, name, level_after_success(level, now, self._rules))
+            put(db, "good", (name, address, now))
             self._tidy(db, name, address, now)
 
         self._do(clear)
@@ -201,8 +185,8 @@ class LockOuts:
         self, db: sqlite3.Connection, name: str, address: str, now: float
     ) -> float:
         return wait_seconds(
-            pair=_pair(db, name, address),
-            level=_level(db, name),
+            pair=pair_of(db, name, address),
+            level=level_of(db, name),
             address_failures=self._address_failures(db, address, now),
             standing=self._standing(db, name, address, now),
             now=now,
@@ -213,10 +197,10 @@ class LockOuts:
         self, db: sqlite3.Connection, name: str, address: str, now: float
     ) -> None:
         busy = self._address_failures(db, address, now)
-        pair = pair_after_failure(_pair(db, name, address), busy, now, self._rules)
+        pair = pair_after_failure(pair_of(db, name, address), busy, now, self._rules)
         counts = (pair.failures, pair.in_window, pair.waits, pair.at, pair.until)
-        _put(db, "pairs", (name, address, *counts))
-        _put_level(db, name, level_after_failure(_level(db, name), now, self._rules))
+        put(db, "pairs", (name, address, *counts))
+        put_level(db, name, level_after_failure(level_of(db, name), now, self._rules))
         self._tidy(db, name, address, now)
 
     def _address_failures(
@@ -247,13 +231,13 @@ class LockOuts:
         found: list[Locked] = []
         rules = self._rules
         busy: dict[str, int] = {}
-        for name, address, *counts in _all(db, "pairs"):
+        for name, address, *counts in rows(db, "pairs"):
             if address not in busy:
                 busy[address] = self._address_failures(db, address, now)
-            wait = pair_wait_seconds(_pair_of(*counts), busy[address], now, rules)
+            wait = pair_wait_seconds(pair_from(*counts), busy[address], now, rules)
             if wait:
                 found.append(Locked(name=name, address=address, until=now + wait))
-        for name, tries, at in _all(db, "names"):
+        for name, tries, at in rows(db, "names"):
             level = Level(tries=tries, at=at)
             wait = name_wait_seconds(level, Standing.STRANGE, now, rules)
             if wait:
@@ -315,17 +299,17 @@ class LockOuts:
                     self._tried_at = now
                     self._go_on_in_memory(error, now)
             if self._memory is None:
-                self._memory = _connect(":memory:")
-            return _transact(self._memory, work)
+                self._memory = connect(":memory:")
+            return transact(self._memory, work)
 
     def _do_in_file(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
-            done = _transact(self._opened(), work)
+            done = transact(self._opened(), work)
         except sqlite3.DatabaseError as error:
             if not _is_broken(error):
                 raise
             self._put_aside(error)
-            done = _transact(self._opened(), work)
+            done = transact(self._opened(), work)
         if self.problem:
             _LOG.info("Wrong codes are counted in %s again.", self._path)
             self.problem = ""
@@ -338,10 +322,10 @@ class LockOuts:
             _make(self._path)
             self._file_is = _identity(self._path)
             # What follows may find that it is broken: then it is this one.
-            self._file = _connect(str(self._path))
+            self._file = connect(str(self._path))
         if self._memory is not None:
             memory, since = self._memory, self._in_memory_since
-            _transact(self._file, lambda db: _copy_since(memory, db, since))
+            transact(self._file, lambda db: copy_since(memory, db, since))
             memory.close()
             self._memory = None
         return self._file
@@ -379,13 +363,13 @@ class LockOuts:
             _LOG.error("%s", problem)
         self.problem = problem
         if self._memory is None:
-            self._memory = _connect(":memory:")
+            self._memory = connect(":memory:")
             self._in_memory_since = now
             # A file that cannot be written may be good to read.
             with contextlib.suppress(sqlite3.Error):
                 if self._file is not None:
                     file = self._file
-                    _transact(self._memory, lambda db: _copy_since(file, db, 0.0))
+                    transact(self._memory, lambda db: copy_since(file, db, 0.0))
         self._let_go()
 
 
@@ -422,90 +406,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return facts.st_dev, facts.st_ino
 
 
-def _connect(path: str) -> sqlite3.Connection:
-    db = sqlite3.connect(
-        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-    )
-    try:
-        db.execute("PRAGMA synchronous = NORMAL")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version not in (0, _VERSION):
-            raise sqlite3.OperationalError(
-                f"it was written by another version of this package ({version}, this "
-                f"one knows {_VERSION})"
-            )
-        if not version:
-            # In one step, for another process may be making it too.
-            db.executescript(
-                f"BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version = {_VERSION};COMMIT;"
-            )
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _transact(db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
-    """Do all of something or nothing, with nobody else's changes in between."""
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        done = work(db)
-        db.execute("COMMIT")
-    except BaseException:
-        # SQLite itself has rolled some errors back already.
-        with contextlib.suppress(sqlite3.Error):
-            db.execute("ROLLBACK")
-        raise
-    return done
-
-
 def _is_broken(error: sqlite3.DatabaseError) -> bool:
     # Python raises the root of its errors for "not a database" and "malformed"; their
     # codes are on the exception from Python 3.11 only.
     return type(error) is sqlite3.DatabaseError
-
-
-def _put(db: sqlite3.Connection, table: str, row: tuple[object, ...]) -> None:
-    marks = ", ".join("?" for _ in row)
-    db.execute(
-        f"INSERT OR REPLACE INTO {table} ({_COLUMNS[table]}) VALUES ({marks})",  # noqa: S608 - names of this module
-        row,
-    )
-
-
-def _all(db: sqlite3.Connection, table: str) -> list[tuple[Any, ...]]:
-    return db.execute(
-        f"SELECT {_COLUMNS[table]} FROM {table} ORDER BY id"  # noqa: S608 - as above
-    ).fetchall()
-
-
-def _copy_since(source: sqlite3.Connection, to: sqlite3.Connection, at: float) -> None:
-    for table, columns in _COLUMNS.items():
-        is_at = columns.split(", ").index("at")
-        for row in _all(source, table):
-            if row[is_at] >= at:
-                _put(to, table, row)
-
-
-def _pair(db: sqlite3.Connection, name: str, address: str) -> Pair | None:
-    row = db.execute(
-        "SELECT failures, in_window, waits, at, until FROM pairs "
-        "WHERE name = ? AND address = ?",
-        (name, address),
-    ).fetchone()
-    return None if row is None else _pair_of(*row)
-
-
-def _pair_of(
-    failures: int, in_window: int, waits: int, at: float, until: float
-) -> Pair:
-    return Pair(failures=failures, in_window=in_window, waits=waits, at=at, until=until)
-
-
-def _level(db: sqlite3.Connection, name: str) -> Level | None:
-    row = db.execute("SELECT tries, at FROM names WHERE name = ?", (name,)).fetchone()
-    return None if row is None else Level(tries=row[0], at=row[1])
-
-
-def _put_level(db: sqlite3.Connection, name: str, level: Level) -> None:
-    _put(db, "names", (name, level.tries, level.at))
