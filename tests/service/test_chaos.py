@@ -143,7 +143,7 @@ async def test_a_server_that_fails_in_the_last_check_keeps_its_kernel(
     kernel_id = await idle_kernel(world)
     world.attendee.answers[f"api/kernels/{kernel_id}"] = answer
     if answer[1] is asyncio.sleep:
-        world.servers._timeout_seconds = 0.2
+        world.servers._timeout_seconds = 1.0
     with caplog.at_level(logging.INFO):
         await world.reap()
     assert acted(world) == []
@@ -152,7 +152,8 @@ async def test_a_server_that_fails_in_the_last_check_keeps_its_kernel(
     assert line.startswith(f"Kernel {kernel_id} of ada is kept: {said}")
     world.servers._timeout_seconds = 30
     del world.attendee.answers[f"api/kernels/{kernel_id}"]
-    await world.look()
+    # A busy machine may have made a look of the meantime unknown, hence not idle.
+    await world.look(times=15)
     await world.reap()
     assert len(acted(world)) == 1
 
