@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,9 +65,10 @@ def _with_handout(command: _Command) -> _Command:
     return command
 
 
-_address_option = partial(click.option, "--address", required=True)
-_with_address = _address_option(
-    help="The hub's, as attendees type it: https://hub.example.org, say."
+_with_address = click.option(
+    "--address",
+    required=True,
+    help="The hub's, as attendees type it: https://hub.example.org, say.",
 )
 
 
@@ -140,7 +140,7 @@ def reset(
 @_names
 @with_roster
 def remove(names: tuple[str, ...], path: Path | None, workshop: Path | None) -> None:
-    """Take attendees off the roster. Their servers and homes stay."""
+    """Take attendees or organisers off the roster. Their servers and homes stay."""
     from jupyterhub_gpuworkshop.tools.roster import changes
 
     target = roster_place(path, workshop)

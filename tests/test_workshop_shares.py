@@ -80,3 +80,12 @@ def test_any_share_in_the_file_reads_back_as_it_was_written(share: Share) -> Non
     workshop = Workshop.load({"shares": {"users": {"alice": str(share)}}})
     assert workshop.share_for("alice", (), 4)[0] == share
     assert Workshop.load(workshop.model_dump(mode="json")) == workshop
+
+
+def test_a_share_of_the_roster_goes_before_groups_and_after_users() -> None:
+    shares = {"users": {"ada": "cpu"}, "groups": {"team": "1/2"}, "default": "1/9"}
+    workshop = Workshop.load({"shares": shares})
+    groups = ["team", "gpu-share:1/4"]
+    assert workshop.share_for("bob", groups, 4) == (Share.parse("1/4"), groups[1])
+    assert str(workshop.share_for("ada", groups, 4)[0]) == "cpu"
+    assert str(workshop.share_for("bob", ["team"], 4)[0]) == "1/2"

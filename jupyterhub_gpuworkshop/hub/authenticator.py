@@ -29,7 +29,7 @@ from jupyterhub_gpuworkshop.core.roster import (
 )
 
 from .codes import is_code, is_password
-from .lock_outs import LockOuts
+from .lock_outs import LockOuts, file_beside
 from .roster_file import LiveRoster
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ class RosterAuthenticator(Authenticator):
         super().__init__(**kwargs)
         path = Path(self.roster_file).absolute()
         self._live = LiveRoster(path)
-        self._lock_outs = LockOuts(path.with_name(f"{path.name}.lock-outs.sqlite"))
+        self._lock_outs = LockOuts(file_beside(path))
         if issubclass(self.organiser_authenticator, RosterAuthenticator):
             raise RosterError(
                 "c.RosterAuthenticator.organiser_authenticator is for another one than "

@@ -27,6 +27,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from jupyterhub_gpuworkshop.core.errors import LedgerError
 
+from .own_files import sync_folder
+
 log = logging.getLogger(__name__)
 
 _FILE_NAME = "gpuworkshop.sqlite"
@@ -213,7 +215,7 @@ def _prepare_file(path: Path) -> None:
         except FileExistsError:
             _close_to_others(path)
         else:
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
     except FileNotFoundError:
         raise LedgerError(
             f"The ledger {path} cannot be made: the folder {path.parent} does not "
@@ -247,15 +249,6 @@ def _close_to_others(path: Path) -> None:
                 part.chmod(0o600)
             except PermissionError:
                 log.warning("Others than the hub may read %s: chmod 600 it.", part)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a new file's name survive power loss, as SQLite does for its own files."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:

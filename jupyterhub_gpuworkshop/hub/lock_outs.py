@@ -8,9 +8,7 @@ until it can.
 
 import contextlib
 import logging
-import os
 import sqlite3
-import stat
 import threading
 import time
 from collections.abc import Callable
@@ -45,6 +43,7 @@ from .lock_out_tables import (
     rows,
     transact,
 )
+from .own_files import make_closed
 
 _LOG = logging.getLogger(__name__)
 _TRY_AGAIN_SECONDS = 60.0
@@ -54,6 +53,11 @@ ANY_STRANGE_ADDRESS = ""
 """The address of a `Locked` whose name waits wherever nobody has logged in."""
 
 T = TypeVar("T")
+
+
+def file_beside(roster: Path) -> Path:
+    """Return the file of who guesses at a roster, for hub and commands alike."""
+    return roster.with_name(f"{roster.name}.lock-outs.sqlite")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,7 +323,7 @@ class LockOuts:
         """Return the file that has the path now: it may have been removed."""
         if self._file is None or _identity(self._path) != self._file_is:
             self._let_go()
-            _make(self._path)
+            make_closed(self._path)
             self._file_is = _identity(self._path)
             # What follows may find that it is broken: then it is this one.
             self._file = connect(str(self._path))
@@ -371,31 +375,6 @@ class LockOuts:
                     file = self._file
                     transact(self._memory, lambda db: copy_since(file, db, 0.0))
         self._let_go()
-
-
-def _make(path: Path) -> None:
-    """Make the file where there is none, and keep others from reading it.
-
-    Raises:
-        OSError: it cannot be made.
-    """
-    # An existing file is not opened here: closing it would take away the locks that
-    # SQLite may hold on it elsewhere in this process (POSIX advisory locks).
-    try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        # Somebody else's file may be good to use all the same.
-        with contextlib.suppress(PermissionError):
-            if stat.S_IMODE(path.stat().st_mode) & 0o077:
-                path.chmod(0o600)
-        return
-    try:
-        # Made by root for a hub that is not root, it would lock the hub out.
-        if os.geteuid() == 0:
-            folder = path.parent.stat()
-            os.fchown(handle, folder.st_uid, folder.st_gid)
-    finally:
-        os.close(handle)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -24,6 +24,8 @@ from jupyterhub_gpuworkshop.core.roster import (
     share_from,
 )
 
+from .own_files import give_to_owner_of, sync_folder
+
 _LOG = logging.getLogger(__name__)
 _VERSION = 1
 _LARGEST_BYTES = 16 * 2**20
@@ -209,13 +211,15 @@ def _alone(path: Path) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lock")
     try:
         held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        if os.geteuid() == 0:
-            owner = path.parent.stat()
-            os.fchown(held, owner.st_uid, owner.st_gid)
     except OSError as error:
         raise RosterError(_unwritable(path, error)) from None
     try:
+        give_to_owner_of(path.parent, held)
         fcntl.flock(held, fcntl.LOCK_EX)
+    except OSError as error:
+        os.close(held)
+        raise RosterError(_unwritable(path, error)) from None
+    try:
         yield
     finally:
         os.close(held)
@@ -228,9 +232,8 @@ def _write(path: Path, data: bytes) -> None:
         handle, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             # mkstemp's mode is 0600. What root writes is the hub's user's to read.
-            owner = (path if path.exists() else path.parent).stat()
-            if os.geteuid() == 0:
-                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            beside = path if path.exists() else path.parent
+            give_to_owner_of(beside, file.fileno())
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -244,15 +247,7 @@ def _write(path: Path, data: bytes) -> None:
                 Path(made).unlink()
     # The change is in force. Not every file system can do this to a folder.
     with suppress(OSError):
-        _settle(path.parent)
-
-
-def _settle(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync_folder(path.parent)
 
 
 def _unwritable(path: Path, error: OSError) -> str:

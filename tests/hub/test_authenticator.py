@@ -1,6 +1,7 @@
 """Logging in from a card, at a real hub: who gets in, and what the others learn."""
 
 import re
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,9 +10,11 @@ from types import SimpleNamespace
 import pytest
 import requests
 from bs4 import BeautifulSoup
+from traitlets.config import Config
 
 from jupyterhub_gpuworkshop.core.roster import Attendee, Organiser, Roster
 from jupyterhub_gpuworkshop.core.shares import Share
+from jupyterhub_gpuworkshop.hub import authenticator
 from jupyterhub_gpuworkshop.hub.authenticator import address_of
 from jupyterhub_gpuworkshop.hub.codes import hash_code, hash_password
 from jupyterhub_gpuworkshop.hub.roster_file import change_roster
@@ -183,6 +186,28 @@ def test_the_address_is_what_our_own_proxies_saw(
         headers={"X-Forwarded-For": forwarded} if forwarded else {},
     )
     assert address_of(SimpleNamespace(request=request)) == seen
+
+
+async def test_codes_are_hashed_off_the_hubs_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(tmp_path / "roster.json")
+    threads: list[threading.Thread] = []
+
+    def record(kept: str | None, typed: str) -> bool:
+        threads.append(threading.current_thread())
+        return True
+
+    monkeypatch.setattr(authenticator, "is_code", record)
+    monkeypatch.setattr(authenticator, "is_password", record)
+    config = Config({"RosterAuthenticator": {"roster_file": f"{tmp_path}/roster.json"}})
+    ours = authenticator.RosterAuthenticator(config=config)
+    request = SimpleNamespace(connection=None, headers={})
+    handler = SimpleNamespace(request=request)
+    for name in ("ada", "olga", "nobody-at-all"):
+        await ours.authenticate(handler, {"username": name, "password": "x"})
+    assert len(threads) == 3
+    assert threading.current_thread() not in threads
 
 
 def test_a_form_without_its_token_is_refused(room: Room) -> None:

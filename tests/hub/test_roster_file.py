@@ -8,11 +8,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from argon2.exceptions import VerifyMismatchError
 
 from jupyterhub_gpuworkshop.core.errors import RosterError
 from jupyterhub_gpuworkshop.core.roster import Attendee, Organiser, Roster
 from jupyterhub_gpuworkshop.core.shares import Share
-from jupyterhub_gpuworkshop.hub import roster_file
+from jupyterhub_gpuworkshop.hub import codes, roster_file
 from jupyterhub_gpuworkshop.hub.codes import (
     hash_code,
     hash_password,
@@ -137,7 +138,7 @@ def test_a_folder_that_cannot_be_synced_does_not_undo_the_change(
     def refuse(folder: Path) -> None:
         raise OSError(22, "Invalid argument")
 
-    monkeypatch.setattr(roster_file, "_settle", refuse)
+    monkeypatch.setattr(roster_file, "sync_folder", refuse)
     assert change_roster(path, lambda roster: roster.without(["bob"])).names() == (
         "zoe",
     )
@@ -196,6 +197,23 @@ def test_codes_match_in_any_case_and_nobodys_code_never_does() -> None:
         assert not is_code(kept, typed)
     assert not is_code(None, code)
     assert not is_code("no hash", code)
+
+
+def test_nobodys_code_costs_a_hash_as_anybodys_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    verified: list[str] = []
+
+    class Counting:
+        def verify(self, kept: str, given: bytes) -> None:
+            verified.append(kept)
+            raise VerifyMismatchError
+
+    monkeypatch.setattr(codes, "_HASHER", Counting())
+    for kept in (None, "$argon2id$known"):
+        assert not is_code(kept, "BBBB-CCCC")
+        assert not is_password(kept, "x" * 300)
+    assert len(verified) == 4
 
 
 def test_a_password_is_taken_as_it_is() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyterhub_gpuworkshop.core.errors import RosterError
-from jupyterhub_gpuworkshop.hub.lock_outs import LockOuts
+from jupyterhub_gpuworkshop.hub.lock_outs import LockOuts, file_beside
 from jupyterhub_gpuworkshop.hub.roster_file import read_roster
 
 _COLUMNS = ("name", "full_name", "email", "group", "share")
@@ -80,7 +80,7 @@ def unlocked(path: Path, names: Sequence[str] | None) -> str:
     Raises:
         RosterError: it cannot be done here.
     """
-    lock_outs = LockOuts(path.absolute().with_name(f"{path.name}.lock-outs.sqlite"))
+    lock_outs = LockOuts(file_beside(path.absolute()))
     keys = [None] if names is None else [name.strip().lower() for name in names]
     count = sum(lock_outs.unlock(key) for key in keys)
     problem = lock_outs.problem
