@@ -11,6 +11,8 @@ from bs4 import BeautifulSoup
 from click.testing import CliRunner, Result
 
 from jupyterhub_gpuworkshop.cli import main
+from jupyterhub_gpuworkshop.core.errors import RosterError
+from jupyterhub_gpuworkshop.hub import roster_file
 from jupyterhub_gpuworkshop.hub.codes import is_code, is_password
 from jupyterhub_gpuworkshop.hub.roster_file import read_roster
 
@@ -154,6 +156,29 @@ def test_several_servers_get_a_roster_and_cards_each(folder: Path) -> None:
     again = _roster("split", "--servers", servers)
     assert again.exit_code == 1
     assert not (folder / "cards-1-2.html").exists()
+
+
+def test_cards_of_a_roster_that_could_not_be_written_are_taken_away(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, data: bytes) -> None:
+        assert (folder / "cards.html").exists()
+        raise RosterError("No space left on device.")
+
+    monkeypatch.setattr(roster_file, "_write", fail)
+    refused = _roster("make", "--count", "1", "--merge", "mail.csv", *_ADDRESS)
+    assert refused.exit_code == 1
+    assert [one.name for one in folder.iterdir()] == [".roster.json.lock"]
+
+
+def test_a_split_that_fails_half_way_leaves_nothing(folder: Path) -> None:
+    _good(_roster("make", "--count", "2", *_ADDRESS))
+    (folder / "roster-2.json").write_text("in the way")
+    servers = "https://a.example.org,https://b.example.org"
+    assert _roster("split", "--servers", servers).exit_code == 1
+    assert not (folder / "roster-1.json").exists()
+    assert not (folder / "cards-1.html").exists()
+    assert (folder / "roster-2.json").read_text() == "in the way"
 
 
 def test_an_organiser_is_asked_for_a_password(folder: Path) -> None:
