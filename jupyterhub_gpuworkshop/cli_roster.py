@@ -243,7 +243,8 @@ def roster_place(path: Path | None, workshop: Path | None) -> Path:
 
 def _people(count: int | None, csv_file: Path | None) -> "list[Person]":
     from jupyterhub_gpuworkshop.core.errors import RosterError
-    from jupyterhub_gpuworkshop.core.people import Person, read_people
+    from jupyterhub_gpuworkshop.core.people import Person
+    from jupyterhub_gpuworkshop.core.people_csv import read_people
 
     if (count is None) == (csv_file is None):
         raise click.UsageError("Give either --count or --csv.")

@@ -1,7 +1,7 @@
 """Who may attend: attendees, their codes, and which names are fit.
 
 Owns what a roster holds and what makes a name or a code a good one. Where a roster is
-kept is `hub.roster_file`'s; what a list of people becomes is `core.people`'s.
+kept is `hub.roster_file`'s; which names people get is `core.people`'s.
 """
 
 import re

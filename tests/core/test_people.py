@@ -10,12 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jupyterhub_gpuworkshop.core.errors import RosterError
-from jupyterhub_gpuworkshop.core.people import (
+from jupyterhub_gpuworkshop.core.people import MOST_MISTAKES, Person, named
+from jupyterhub_gpuworkshop.core.people_csv import (
     LONGEST_CELL,
     MOST_BYTES,
-    MOST_MISTAKES,
-    Person,
-    named,
     read_people,
 )
 from jupyterhub_gpuworkshop.core.roster import MOST_ATTENDEES, name_mistake
