@@ -15,6 +15,12 @@ from jupyterhub_gpuworkshop.core.roster import share_of
 from jupyterhub_gpuworkshop.core.shares import Share, ShareKind
 from jupyterhub_gpuworkshop.core.sums import parts_for
 from jupyterhub_gpuworkshop.workshop_errors import mistakes, shown
+from jupyterhub_gpuworkshop.workshop_event import (
+    ROSTER_NAME,
+    DoorsSettings,
+    Material,
+    RosterSettings,
+)
 from jupyterhub_gpuworkshop.workshop_reading import (
     DatabaseUrl,
     PackageName,
@@ -27,11 +33,9 @@ from jupyterhub_gpuworkshop.workshop_reclaim import Idle, OverShare, Parking
 from jupyterhub_gpuworkshop.workshop_sections import (
     ATTENDEES_PER_GPU,
     ON_HUB,
-    ROSTER_NAME,
     Gpus,
     Kernels,
     Monitor,
-    RosterSettings,
     Section,
     ServiceSettings,
     Shares,
@@ -56,6 +60,8 @@ class Workshop(Section):
     service: ServiceSettings = ServiceSettings()
     kernels: Kernels = Kernels()
     roster: RosterSettings = RosterSettings()
+    doors: DoorsSettings = DoorsSettings()
+    material: Material = Material()
     packages: tuple[PackageName, ...] = Field(
         default=(),
         description="GPU software for attendees, installed with pip: `cupy`, `torch`, "

@@ -91,6 +91,8 @@ def _sentence(details: ErrorDetails, model: type[BaseModel]) -> str:
         return str(context["error"])
     if kind in ("enum", "literal_error"):
         return _no_choice(value, str(context["expected"]))
+    if kind == "missing":
+        return "this key is missing. Write it, with a value."
     if kind in _LIMITS:
         key, words = _LIMITS[kind]
         return f"{value} {words} {context[key]}."

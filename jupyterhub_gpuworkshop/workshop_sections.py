@@ -41,8 +41,6 @@ from jupyterhub_gpuworkshop.workshop_reading import (
 ATTENDEES_PER_GPU = 5
 """Where the workshop file says nothing about it."""
 
-ROSTER_NAME = "roster.json"
-
 ON_HUB = "Takes effect when the hub restarts; servers that run keep their leases."
 _ON_SERVICE = "Takes effect when the service restarts (with the hub, if managed)."
 ON_BOTH = "Takes effect when hub and service restart."
@@ -251,14 +249,4 @@ class Kernels(Section):
         "tab is closed. Only the TLJH plugin heeds it, for the environment in which "
         "all attendees' servers run. true or false. Default: false, JupyterLab's own. "
         f"{_ON_RELOAD}",
-    )
-
-
-class RosterSettings(Section):
-    """Who attends, where the hub's authenticator is `gpuworkshop-roster`."""
-
-    file: FilePath | None = Field(
-        default=None,
-        description="The roster, which `gpuworkshop roster make` writes. "
-        f"{PATH_WORDS} Default: {ROSTER_NAME} beside the workshop file. {ON_HUB}",
     )
