@@ -7,6 +7,7 @@
     ├── ShareError (ValueError)     a share nobody can read
     ├── WorkshopFileError           a mistake in the workshop file
     ├── RosterError                 a roster, or a list of people, that cannot be used
+    ├── MaterialError               material that cannot be fetched, installed or read
     ├── ShareRefused                no device can take this share now
     ├── LedgerError                 the ledger cannot be used
     │   └── LedgerTooNew            ... because newer code has written it
@@ -47,6 +48,10 @@ class WorkshopFileError(GpuWorkshopError):
 
 class RosterError(GpuWorkshopError):
     """A roster, or a list of people, cannot be used; the message says which line."""
+
+
+class MaterialError(GpuWorkshopError):
+    """Material of the workshop cannot be fetched, installed or read."""
 
 
 class ShareRefused(GpuWorkshopError):
