@@ -63,6 +63,8 @@ def apply(c: Any, places: TljhPlaces | None = None) -> None:
     # tell what lies beside it.
     roster = settings.workshop.roster_file(places.workshop)
     c.RosterAuthenticator.setdefault("roster_file", str(roster))
+    # So that opening hours are heeded as they stand in the file, without a reload.
+    c.DoorKeeper.setdefault("workshop", places.workshop)
     shares = attempt(
         "GPU shares cannot be granted", lambda: _share(c, settings, places, notices)
     )

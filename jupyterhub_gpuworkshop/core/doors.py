@@ -37,8 +37,8 @@ class Standing:
 
     Attributes:
         stage: what attendees may do.
-        closes_at: the next closing while open, the last while closing; else None.
-        stops_at: when servers are stopped, if some are to be; with `closes_at`.
+        closes_at: the next closing while open; else the last, if there was one.
+        stops_at: when servers are stopped after that, unless the doors open before.
         opens_at: the next opening, if there is one to come.
         ends_at: until when one may log in for one's work; None without hours.
         tells: whether attendees who work are to be told of the closing.
@@ -89,14 +89,16 @@ class Doors:
         elif stops_at is None or now < stops_at:
             stage = Stage.CLOSING
         elif opens_at is not None or now < ends_at:
-            return Standing(stage=Stage.CLOSED, opens_at=opens_at, ends_at=ends_at)
+            stage = Stage.CLOSED
         else:
-            return Standing(stage=Stage.OVER, ends_at=ends_at)
+            stage = Stage.OVER
         return Standing(
             stage=stage,
             closes_at=last.closes_at,
             stops_at=stops_at,
             opens_at=opens_at,
             ends_at=ends_at,
-            tells=stops_at is not None and now >= last.closes_at - self.grace_seconds,
+            tells=stage in (Stage.OPEN, Stage.CLOSING)
+            and stops_at is not None
+            and now >= last.closes_at - self.grace_seconds,
         )

@@ -23,7 +23,9 @@ from jupyterhub_gpuworkshop.core.errors import (
 from jupyterhub_gpuworkshop.core.leases import Lease
 
 from .allocator import describe
+from .doors import DoorKeeper
 from .memory_hook import page_url, with_jupyter_settings, with_memory_hook
+from .organisers import is_organiser
 from .refusal import refusal
 from .runtime import NO_LEDGER, GpuRuntime, runtime_or_refusal
 
@@ -126,6 +128,8 @@ class GpuSpawnerMixin(_Base):
             Exception: `refusal`, which the attendee reads on the hub's page.
         """
         settings = self.user.settings
+        if shut := self._shut_doors():
+            raise refusal(shut, self)
         try:
             runtime = runtime_or_refusal(settings)
             await runtime.inventory_is_known()
@@ -152,6 +156,17 @@ class GpuSpawnerMixin(_Base):
             raise
         finally:
             runtime.starting.discard(lease.id)
+
+    def _shut_doors(self) -> str:
+        """Return why an attendee may not start this server now, or nothing.
+
+        Who starts it for somebody else has the right to, and means it: the organiser,
+        before the doors open.
+        """
+        asks = getattr(self.handler, "current_user", None)
+        if getattr(asks, "name", None) != self.user.name or is_organiser(self.user):
+            return ""
+        return DoorKeeper.of(self.user.settings).no_server()
 
     def get_env(self) -> dict[str, str]:
         """Return the environment, with the lease laid over it."""

@@ -22,7 +22,9 @@ from jupyterhub_gpuworkshop.workshop import Workshop
 
 from .allocator import Allocator
 from .banner import Banner
+from .closing import Closing
 from .database import default_ledger_url
+from .doors import DoorKeeper
 from .drains import Drains
 from .engines import Engines
 from .ledger import DurableLedger
@@ -170,6 +172,9 @@ class GpuRuntime(LoggingConfigurable):
         if self._tasks:
             return
         self.tokens.revoke_earlier()
+        keeper = DoorKeeper.of(self.app.tornado_settings)
+        keeper.install(self.app, self.rules.service.name)
+        self._tasks.append(asyncio.ensure_future(Closing(self.app, keeper).run()))
         if self.service_url:
             self.banner.install(self.app, self.rules.service.name)
             self.link = HubLink(

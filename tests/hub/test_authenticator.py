@@ -17,6 +17,7 @@ from jupyterhub_gpuworkshop.core.shares import Share
 from jupyterhub_gpuworkshop.hub import authenticator
 from jupyterhub_gpuworkshop.hub.authenticator import address_of
 from jupyterhub_gpuworkshop.hub.codes import hash_code, hash_password
+from jupyterhub_gpuworkshop.hub.doors import DoorKeeper
 from jupyterhub_gpuworkshop.hub.roster_file import change_roster
 
 from .running_hub import RunningHub, wait_for
@@ -203,7 +204,9 @@ async def test_codes_are_hashed_off_the_hubs_loop(
     config = Config({"RosterAuthenticator": {"roster_file": f"{tmp_path}/roster.json"}})
     ours = authenticator.RosterAuthenticator(config=config)
     request = SimpleNamespace(connection=None, headers={})
-    handler = SimpleNamespace(request=request)
+    handler = SimpleNamespace(
+        request=request, settings={"gpuworkshop_doors": DoorKeeper()}
+    )
     for name in ("ada", "olga", "nobody-at-all"):
         await ours.authenticate(handler, {"username": name, "password": "x"})
     assert len(threads) == 3
