@@ -18,12 +18,24 @@ from typing import Any
 from jupyterhub_gpuworkshop.core.errors import HostError
 
 _SYSTEMS_PYTHON = Path("/usr/bin/python3")
-_ENTER = (
-    "import os,sys;"
-    "home=int(sys.argv.pop(1));os.fchdir(home);os.close(home);"
-    "exec(compile(sys.stdin.read(),sys.argv[0],'exec'))"
-)
-"""Enters the home as its user, not as root: NFS servers may let root in nowhere."""
+_ENTER = """
+import os, sys
+home, uid, gid, groups = sys.argv[1:5]
+del sys.argv[1:5]
+if os.geteuid() == 0:
+    os.setgroups([int(group) for group in groups.split(",")])
+    os.setresgid(int(gid), int(gid), int(gid))
+    os.setresuid(int(uid), int(uid), int(uid))
+os.fchdir(int(home))
+os.close(int(home))
+exec(compile(sys.stdin.read(), "script", "exec"))
+"""
+"""Gives up root, then enters the home: NFS servers may let root in nowhere.
+
+No program is started after that, so that Linux lets nobody but root trace this process
+or write to its memory (prctl(2), PR_SET_DUMPABLE): it is in none of the attendee's
+cgroups, whose limits they would be rid of.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +72,17 @@ def run_as_attendee(
     Raises:
         HostError: there is no such home, or this user may not become that one.
     """
-    keywords = _identity(attendee)
+    groups = ",".join(map(str, _groups(attendee)))
+    identity = [str(attendee.uid), str(attendee.gid), groups]
     handle = _open_home(home)
     try:
         with script.open("rb") as source:
             yield (
-                [str(_python()), "-I", "-S", "-c", _ENTER, str(handle), *arguments],
+                [
+                    *(str(_python()), "-I", "-S", "-c", _ENTER),
+                    *(str(handle), *identity, *arguments),
+                ],
                 {
-                    **keywords,
                     "stdin": source,
                     "pass_fds": (handle,),
                     "cwd": "/",
@@ -84,20 +99,17 @@ def run_as_attendee(
         os.close(handle)
 
 
-def _identity(attendee: Attendee) -> dict[str, Any]:
-    """Return as whom a process starts; it cannot come back from there."""
-    if os.geteuid() != 0:
-        if attendee.uid != os.geteuid():
-            raise HostError(
-                f"This needs root, to become the user {attendee.uid}. Run it with sudo."
-            )
-        return {}
-    groups = [attendee.gid]
+def _groups(attendee: Attendee) -> list[int]:
+    """Return the groups that a process is to have."""
+    if os.geteuid() != 0 and attendee.uid != os.geteuid():
+        raise HostError(
+            f"This needs root, to become the user {attendee.uid}. Run it with sudo."
+        )
     if attendee.account:
         with suppress(KeyError):
             if pwd.getpwnam(attendee.account).pw_uid == attendee.uid:
-                groups = os.getgrouplist(attendee.account, attendee.gid)
-    return {"user": attendee.uid, "group": attendee.gid, "extra_groups": groups}
+                return os.getgrouplist(attendee.account, attendee.gid)
+    return [attendee.gid]
 
 
 def _open_home(home: Path) -> int:
