@@ -1,4 +1,4 @@
-"""What people may ask for: pins, and GPUs out of service.
+"""What people may ask for: pins, GPUs out of service, names forgotten.
 
 Owns who may ask for what, and that it is done whole or refused with a sentence. That
 processes are ended is `ending`'s, and kernels are `acting`'s.
@@ -6,7 +6,7 @@ processes are ended is `ending`'s, and kernels are `acting`'s.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from jupyterhub_gpuworkshop.core.attribution import Owner
@@ -175,6 +175,35 @@ class Acts:
             reason = f"{viewer.name} took a GPU back into service."
             await self._record(EventKind.DEVICE_UNDRAINED, viewer, uuid, reason)
         return _done(f"GPU {label} gets shares again.", on_disk)
+
+    async def forget(self, viewer: Viewer, names: Collection[str]) -> Done:
+        """Let numbers stand for the names of attendees in the history.
+
+        Raises:
+            ActRefused: it is not done: one of them is still here, say.
+        """
+        if not viewer.is_organiser:
+            raise ActForbidden("Only an organiser may have names forgotten.")
+        self._check_turn()
+        if viewer.user in names:
+            raise ActRefused(f"{viewer.user} asks, and is not forgotten.")
+        for whose, what in (
+            (self._monitor.snapshot.leases, "a share"),
+            (self._monitor.kept.state.parked, "a paused kernel"),
+        ):
+            here = sorted({one.user for one in whose} & set(names))
+            if here:
+                raise ActRefused(
+                    f"Still with {what}: {', '.join(here)}. Stop their servers, and "
+                    "ask again some seconds later."
+                )
+        pins_done = await self._monitor.kept.forget(names)
+        on_disk = await self._history.forget(names, self._wall()) and pins_done
+        # Not who: the log outlives the history.
+        _LOG.info(
+            "%s had %d names in the history made numbers", viewer.name, len(names)
+        )
+        return _done("Numbers stand for these names in the history.", on_disk)
 
     def device(self, uuid: str) -> Device:
         """Return a device that exists.

@@ -8,9 +8,10 @@ time before a restart, never the service.
 import asyncio
 import functools
 import logging
+import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from itertools import islice, takewhile
 from pathlib import Path
@@ -20,6 +21,12 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from jupyterhub_gpuworkshop.core.errors import CallHangs, GpuWorkshopError
+from jupyterhub_gpuworkshop.core.forgetting import (
+    Forgetting,
+    choose_numbers,
+    number_of,
+    servers_of,
+)
 from jupyterhub_gpuworkshop.core.wire import Event
 
 from .loops import OneThread
@@ -28,6 +35,8 @@ from .store import Peak, Recorded, Store
 _LOG = logging.getLogger(__name__)
 _KEEP = 10_000
 _TIMEOUT_SECONDS = 3.0
+_FORGET_SECONDS = 20.0
+"""The file is written anew, all of it."""
 _SERVICE = "service"
 _MOST_HUBS = 1000
 
@@ -67,6 +76,10 @@ class History:
         self._peaks: dict[PeakKey, Peak] = {}
         self._unwritten: deque[Recorded] = deque(maxlen=keep)
         self._unwritten_peaks: set[PeakKey] = set()
+        # In memory alone, or the file would say who is who. What a hub tells late,
+        # of before they were forgotten, gets their numbers too.
+        self._numbers: dict[str, int] = {}
+        self._forgotten_at: dict[str, float] = {}
         self._turn = asyncio.Lock()
         self._is_open = asyncio.Event()
 
@@ -161,7 +174,84 @@ class History:
                 if self._peaks.get(key) != current.get(key)
             }
 
+    async def forget(self, names: Collection[str], now: float) -> bool:
+        """Let numbers stand for names, in all that is in the history until now.
+
+        Args:
+            names: whose.
+            now: wall-clock seconds since the epoch: what happens later to somebody of
+                that name happens to another.
+
+        Returns:
+            Whether it is on disk: what is not would come back with a restart.
+        """
+        await self._is_open.wait()
+        async with self._turn:
+            self._number(names, now)
+            forgetting = self._forgetting(names)
+            events = [
+                replace(recorded, event=forgetting.event(recorded.event))
+                for recorded in self._events
+            ]
+            self._events.clear()
+            self._by_user.clear()
+            for recorded in events:
+                self._remember(recorded)
+
+            def peak_of(peak: Peak) -> Peak:
+                return replace(
+                    peak,
+                    user=forgetting.user(peak.user),
+                    server=forgetting.server(peak.user, peak.server),
+                )
+
+            self._peaks = {key: peak_of(peak) for key, peak in self._peaks.items()}
+            self._unwritten = deque(
+                (
+                    replace(recorded, event=forgetting.event(recorded.event))
+                    for recorded in self._unwritten
+                ),
+                self._keep,
+            )
+            store = self._store
+            if store is None:
+                return False
+            rewrite = functools.partial(store.rewrite, forgetting.event, peak_of)
+            is_done = await self._try(lambda: rewrite() or True, _FORGET_SECONDS)
+        await self.flush()
+        return is_done is not None and not self.problem
+
+    def _number(self, names: Collection[str], now: float) -> None:
+        """Give each name a number; whoever has had one keeps it.
+
+        A name in the history whose number is known is of another person, who got the
+        name after the first was forgotten.
+        """
+        users = {*self._by_user, *(peak.user for peak in self._peaks.values())}
+        taken = {number for user in users if (number := number_of(user)) is not None}
+        taken |= set(self._numbers.values())
+        new = [name for name in names if name not in self._numbers or name in users]
+        self._numbers |= choose_numbers(new, taken, secrets.randbelow)
+        self._forgotten_at |= dict.fromkeys(names, now)
+
+    def _forgetting(self, names: Collection[str]) -> Forgetting:
+        pairs = [
+            *((x.event.user, x.event.server) for x in self._events),
+            *((peak.user, peak.server) for peak in self._peaks.values()),
+        ]
+        return Forgetting(
+            numbers={name: self._numbers[name] for name in names},
+            servers=servers_of(pairs, names),
+            others=frozenset(self._by_user),
+        )
+
+    def _told_late(self, event: Event) -> Event:
+        """Return an event without names that were forgotten after it happened."""
+        names = [name for name, at in self._forgotten_at.items() if event.at <= at]
+        return self._forgetting(names).event(event) if names else event
+
     def _append(self, origin: str, event: Event) -> None:
+        event = self._told_late(event)
         self._last_id += 1
         recorded = Recorded(id=self._last_id, origin=origin, event=event)
         self._remember(recorded)
@@ -192,10 +282,13 @@ class History:
         while len(self._heard) > _MOST_HUBS:
             del self._heard[next(iter(self._heard))]
 
-    async def _try(self, function: Callable[[], T]) -> T | None:
+    async def _try(
+        self, function: Callable[[], T], timeout_seconds: float = 0.0
+    ) -> T | None:
         """Call the store; None, and a problem, where it fails."""
+        seconds = max(timeout_seconds, self._timeout_seconds)
         try:
-            result = await self._thread.call(function, self._timeout_seconds)
+            result = await self._thread.call(function, seconds)
         except (
             CallHangs,
             GpuWorkshopError,

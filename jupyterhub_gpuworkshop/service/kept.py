@@ -6,6 +6,7 @@ asks whether it is on disk.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Collection, Mapping
@@ -180,6 +181,36 @@ class Kept:
             self.problem = ""
             return True
 
+    async def forget(self, names: Collection[str]) -> bool:
+        """Drop the pins of some people, and a file left beside that names them.
+
+        Parked kernels stay: they are to be brought back, whoever asks for what.
+
+        Returns:
+            Whether that is on disk.
+        """
+        done = await self.change(
+            lambda state: replace(
+                state,
+                pins=tuple(
+                    pin
+                    for pin in state.pins
+                    if pin.user not in names and pin.by not in names
+                ),
+            )
+        )
+        path = self._path
+        if path is None or not done:
+            return done
+        try:
+            await self._thread.call(
+                lambda: _remove_if_it_names(_aside(path), names), _TIMEOUT_SECONDS
+            )
+        except (CallHangs, OSError) as error:
+            self._complain(f"{_aside(path)} may name attendees who are gone: {error}")
+            return False
+        return True
+
     async def _read_in(self) -> None:
         """Take in the file, and what has been changed while it could not be read."""
         path = self._path
@@ -215,6 +246,14 @@ class Kept:
 
 def _aside(path: Path) -> Path:
     return path.with_name(path.name + _UNUSABLE)
+
+
+def _remove_if_it_names(path: Path, names: Collection[str]) -> None:
+    """Remove a file that nobody can read but that may say who was here."""
+    with contextlib.suppress(FileNotFoundError):
+        content = path.read_bytes()
+        if any(name.encode() in content for name in names):
+            path.unlink()
 
 
 def _take(path: Path) -> KeptState:

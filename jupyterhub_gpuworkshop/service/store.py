@@ -4,9 +4,10 @@ Owns the schema and blocking reads and writes. Only `History` uses it, from a th
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import (
     Column,
@@ -19,10 +20,12 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    bindparam,
     create_engine,
     delete,
     select,
     text,
+    update,
 )
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.pool import NullPool
@@ -150,6 +153,70 @@ class Store:
                     peak_rows,
                 )
             self._prune(connection)
+
+    def rewrite(
+        self,
+        event: Callable[[Event], Event],
+        peak: Callable[[Peak], Peak],
+    ) -> None:
+        """Change what is in it, so that nothing of before is left in the file.
+
+        Args:
+            event: returns what is to stand in the place of an event.
+            peak: and of a peak; lease and kernel stay.
+        """
+        with self._begin() as connection:
+            changed = []
+            for row in connection.execute(select(_EVENTS.c.id, _EVENTS.c.event)):
+                before = EVENT.validate_json(row.event)
+                if (after := event(before)) != before:
+                    changed.append({"row": row.id, "told": EVENT.dump_json(after)})
+            if changed:
+                connection.execute(
+                    update(_EVENTS)
+                    .where(_EVENTS.c.id == bindparam("row"))
+                    .values(event=bindparam("told")),
+                    changed,
+                )
+            self._rewrite_peaks(connection, peak)
+        self._drop_what_is_deleted()
+
+    def _rewrite_peaks(
+        self, connection: Connection, peak: Callable[[Peak], Peak]
+    ) -> None:
+        changed = []
+        for row in connection.execute(select(_PEAKS)):
+            before = Peak(**row._mapping)
+            if (after := peak(before)) != before:
+                changed.append(
+                    {
+                        "lease": after.lease_id,
+                        "kernel": after.kernel_id,
+                        "whose": after.user,
+                        "where": after.server,
+                    }
+                )
+        if changed:
+            connection.execute(
+                update(_PEAKS)
+                .where(_PEAKS.c.lease_id == bindparam("lease"))
+                .where(_PEAKS.c.kernel_id == bindparam("kernel"))
+                .values(user=bindparam("whose"), server=bindparam("where")),
+                changed,
+            )
+
+    def _drop_what_is_deleted(self) -> None:
+        """Write the file anew: pages out of use hold what was deleted from them."""
+        with self._engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            driver.isolation_level = None
+            driver.execute("VACUUM").close()
+            # Returns (busy, ...): the log is still read by somebody, a backup say.
+            ((busy, *_),) = driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if busy:
+            raise GpuWorkshopError(
+                f"{self._path} is open elsewhere, and names stay in its -wal file"
+            )
 
     def _begin(self):  # type: ignore[no-untyped-def]  # SQLAlchemy's context manager
         if not self._is_ready:

@@ -1,7 +1,8 @@
 """The part of the REST API that asks about one thing, or asks for something.
 
-Owns the routes for one kernel, one device and one process below ``api/v1``. A browser's
-cookie alone opens none that changes anything: the hub's XSRF check is before it.
+Owns the routes for one kernel, one device and one process below ``api/v1``, and for
+names to forget. A browser's cookie alone opens none that changes anything: the hub's
+XSRF check is before it.
 """
 
 import json
@@ -25,6 +26,7 @@ from .asked import events_of_kernel, kernel_answer, memory_answer
 
 _MOST_BODY_BYTES = 4096
 _MOST_EVENTS_LOOKED_THROUGH = 10_000
+_MOST_NAMES = 100
 _LONGEST_PIN_SECONDS = 366 * 24 * 3600
 _STATUS = {ActForbidden: 403, NothingThere: 404}
 
@@ -68,6 +70,23 @@ def check_pin_seconds(seconds: object) -> float | None:
         400,
         f"seconds is no number from 1 to {_LONGEST_PIN_SECONDS}: send "
         '{"seconds": 3600}, or {"seconds": null} for a pin without end',
+    )
+
+
+def check_names(names: object) -> list[str]:
+    """Return the names that were sent.
+
+    Raises:
+        HTTPError: they are none.
+    """
+    if (
+        isinstance(names, list)
+        and 0 < len(names) <= _MOST_NAMES
+        and all(isinstance(name, str) and 0 < len(name) <= 255 for name in names)
+    ):
+        return names
+    raise HTTPError(
+        400, f'names is no list of 1 to {_MOST_NAMES} names: send {{"names": ["ada"]}}'
     )
 
 
@@ -177,16 +196,16 @@ class _ActHandler(_AskHandler):
         is_short = length.isdecimal() and len(length) < 20
         if not (self._finished or (is_short and int(length) <= _MOST_BODY_BYTES)):
             self.set_header("Connection", "close")
-            self.send_error(400, reason="The body is too long: it is one number.")
+            self.send_error(400, reason="The body is too long for what is asked.")
 
     def data_received(self, chunk: bytes) -> None:
         """Collect the body, as far as it makes sense."""
         if len(self._body) <= _MOST_BODY_BYTES:
             self._body += chunk
 
-    def _read(self, *keys: str) -> dict[str, Any]:
+    def _read(self, *keys: str, example: object = 3600) -> dict[str, Any]:
         """Return the body: a JSON object with these keys and no others."""
-        example = json.dumps(dict.fromkeys(keys, 3600))
+        example = json.dumps(dict.fromkeys(keys, example))
         try:
             body = json.loads(bytes(self._body) or b"{}")
         except (ValueError, RecursionError):
@@ -227,6 +246,15 @@ class DrainHandler(_ActHandler):
     async def delete(self, uuid: str) -> None:
         """Take it back."""
         self._say(await self._acts.undrain(self.viewer, uuid))
+
+
+class ForgetHandler(_ActHandler):
+    """``POST api/v1/forget``."""
+
+    async def post(self) -> None:
+        """Let numbers stand for names in the history."""
+        names = check_names(self._read("names", example=["ada", "bob"])["names"])
+        self._say(await self._acts.forget(self.viewer, names))
 
 
 class EndHandler(_ActHandler):

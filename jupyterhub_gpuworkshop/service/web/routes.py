@@ -17,6 +17,7 @@ from jupyterhub_gpuworkshop.service.link import LinkHandler
 from .acts_api import (
     DrainHandler,
     EndHandler,
+    ForgetHandler,
     KernelHandler,
     MemoryHandler,
     PinHandler,
@@ -95,5 +96,6 @@ def _routes(service: "GpuService") -> _Routes:
         ("api/v1/devices/([^/]+)/memory", MemoryHandler, asking),
         ("api/v1/devices/([^/]+)/drain", DrainHandler, asking),
         ("api/v1/holders/([^/]+)/end", EndHandler, asking),
+        ("api/v1/forget", ForgetHandler, asking),
         ("static/(.*)", StaticFileHandler, {"path": str(STATIC_FOLDER)}),
     ]
