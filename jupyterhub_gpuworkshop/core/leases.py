@@ -150,6 +150,20 @@ class Ledger:
             leases.pop(lease_id, None)
         return replace(self, leases=leases)
 
+    def forgetting(self, user: str, server: str | None = None) -> "Ledger":
+        """Return the ledger without what a user's servers had before.
+
+        Args:
+            user: the attendee.
+            server: only this server's; None for all of them.
+        """
+        previous = {
+            key: uuids
+            for key, uuids in self.previous.items()
+            if key[0] != user or server not in (None, key[1])
+        }
+        return replace(self, previous=previous)
+
     def identified(self, lease_id: str, engine_id: str, hook: bool) -> "Ledger":
         """Return the ledger with what became known of one lease's server."""
         lease = replace(self.leases[lease_id], engine_id=engine_id, hook=hook)

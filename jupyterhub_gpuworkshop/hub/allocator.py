@@ -239,6 +239,26 @@ class Allocator:
         )
         self._tell(EventKind.LEASE_QUARANTINED, lease, reason)
 
+    def forget(self, user: str, server: str | None = None) -> None:
+        """Forget who is gone: what their servers had last, and what was refused.
+
+        Leases stand: a server may have outlived its account.
+
+        Args:
+            user: the attendee.
+            server: only this server's; None for all of them.
+
+        Raises:
+            LedgerError: it cannot be written.
+        """
+        self._store.forget(user, server)
+        self.ledger = self.ledger.forgetting(user, server)
+        self._refusals = {
+            key: refusal
+            for key, refusal in self._refusals.items()
+            if key[0] != user or server not in (None, key[1])
+        }
+
     @property
     def events(self) -> tuple[Event, ...]:
         """What the service has not acknowledged yet, oldest first."""

@@ -39,16 +39,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from jupyterhub_gpuworkshop.core.errors import LedgerError, LedgerTooNew
-from jupyterhub_gpuworkshop.core.leases import (
-    Key,
-    Lease,
-    LeasedDevice,
-    LeaseState,
-    Ledger,
-)
+from jupyterhub_gpuworkshop.core.leases import Key, Lease, LeaseState, Ledger
 
 from . import migrations
 from .database import Database, Prepared, open_database
+from .lease_rows import lease_of, row_of
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +180,7 @@ class DurableLedger:
             LedgerError: nothing is granted: the disk is full, the database is locked
                 or gone, or (user, server) has an active lease already.
         """
-        row = _row_of(lease)
+        row = row_of(lease)
         sequence = next(self._sequence) if lease.devices else 0
 
         def write(connection: Connection, again: bool) -> None:
@@ -269,6 +264,25 @@ class DurableLedger:
         with self._database.unsynced():
             self._run("release a lease", write)
 
+    def forget(self, user: str, server: str | None = None) -> None:
+        """Forget which devices a user's servers had last.
+
+        Args:
+            user: the attendee.
+            server: only this server's; None for all of them.
+
+        Raises:
+            LedgerError: it cannot be written.
+        """
+        statement = delete(PREVIOUS).where(PREVIOUS.c.user_name == user)
+        if server is not None:
+            statement = statement.where(PREVIOUS.c.server_name == server)
+
+        def write(connection: Connection, _again: bool) -> None:
+            connection.execute(statement)
+
+        self._run("forget a user's devices", write)
+
     def close(self) -> None:
         """Let go of the database."""
         self._database.close()
@@ -293,7 +307,7 @@ class DurableLedger:
         connection.execute(_PRUNE)
         row: Any = ("", "")
         try:
-            leases = [_lease_of(row := r) for r in connection.execute(_ALL_LEASES)]
+            leases = [lease_of(row := r) for r in connection.execute(_ALL_LEASES)]
             previous = {
                 (row.user_name, row.server_name): tuple(json.loads(row.devices))
                 for row in connection.execute(_ALL_PREVIOUS)
@@ -328,64 +342,3 @@ class DurableLedger:
             result = work(connection, again)
         self._doubtful.clear()
         return result
-
-
-def _row_of(lease: Lease) -> dict[str, Any]:
-    devices = [
-        {
-            "uuid": d.uuid,
-            "label": d.label,
-            "memory_bytes": d.memory_bytes,
-            "total_bytes": d.total_bytes,
-            "context_bytes": d.context_bytes,
-        }
-        for d in lease.devices
-    ]
-    return {
-        "id": lease.id,
-        "user_name": lease.user,
-        "server_name": lease.server,
-        "share": lease.share,
-        "exclusive": lease.exclusive,
-        "devices": json.dumps(devices),
-        "granted_at": lease.granted_at,
-        "boot_id": lease.boot_id,
-        "reason": lease.reason,
-        "state": lease.state.value,
-        "engine": lease.engine,
-        "engine_id": lease.engine_id,
-        "hook": lease.hook,
-    }
-
-
-def _lease_of(row: Any) -> Lease:
-    (
-        lease_id,
-        user,
-        server,
-        share,
-        exclusive,
-        devices,
-        granted_at,
-        boot_id,
-        reason,
-        state,
-        engine,
-        engine_id,
-        hook,
-    ) = row
-    return Lease(
-        id=lease_id,
-        user=user,
-        server=server,
-        share=share,
-        exclusive=exclusive,
-        devices=tuple(LeasedDevice(**device) for device in json.loads(devices)),
-        granted_at=granted_at,
-        boot_id=boot_id,
-        reason=reason,
-        state=LeaseState(state),
-        engine=engine,
-        engine_id=engine_id,
-        hook=hook,
-    )

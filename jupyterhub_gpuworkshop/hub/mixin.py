@@ -272,6 +272,18 @@ class GpuSpawnerMixin(_Base):
             runtime.settle(lease.id, "its server has stopped")
         self.lease = None
 
+    async def delete_forever(self) -> None:
+        """Forget the devices of a server that is deleted, or of a user who is.
+
+        The default server goes only with its user. A lease that still stands stays:
+        its server would not die.
+        """
+        try:
+            await maybe_future(super().delete_forever())
+        finally:
+            runtime = GpuRuntime.of(self.user.settings)
+            runtime.allocator.forget(self.user.name, self.name or None)
+
     def engine_id_ahead(self) -> str:
         """Return what the engine will call this server; empty where that comes later.
 

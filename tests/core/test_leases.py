@@ -124,3 +124,11 @@ def test_the_same_lease_written_twice_stands_once():
     one = lease("1", "ada", "", "GPU-a")
     ledger = Ledger().with_lease(one).with_lease(replace(one, reason="again"))
     assert [x.reason for x in ledger.leases.values()] == ["again"]
+
+
+def test_a_user_or_one_server_of_theirs_is_forgotten() -> None:
+    previous = {key: ("a",) for key in (("ann", ""), ("ann", "x"), ("anna", ""))}
+    ledger = Ledger(previous=previous, last_device="a")
+    assert sorted(ledger.forgetting("ann", "x").previous) == [("ann", ""), ("anna", "")]
+    assert sorted(ledger.forgetting("ann").previous) == [("anna", "")]
+    assert ledger.forgetting("ann").last_device == "a"

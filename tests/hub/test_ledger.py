@@ -376,3 +376,19 @@ def test_the_file_opens_where_the_default_url_points(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "gpuworkshop.sqlite")) as connection:
         rows = connection.execute("SELECT reason FROM gpuworkshop_leases").fetchall()
     assert rows == [("by the default",)]
+
+
+def test_who_is_forgotten_leaves_no_devices_behind_and_others_keep_theirs(
+    ledger: DurableLedger,
+) -> None:
+    for number, (user, server) in enumerate(
+        [("ann", ""), ("ann", "x"), ("anna", ""), ("bob", "ann")]
+    ):
+        ledger.add(lease(f"l{number}", user, "b", server=server))
+    ledger.forget("ann", "x")
+    assert sorted(ledger.load().previous) == [("ann", ""), ("anna", ""), ("bob", "ann")]
+    ledger.forget("ann")
+    ledger.forget("nobody")
+    after = ledger.load()
+    assert sorted(after.previous) == [("anna", ""), ("bob", "ann")]
+    assert len(after.leases) == 4, "what is granted is not taken back by this"
