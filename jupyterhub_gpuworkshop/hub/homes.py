@@ -54,6 +54,8 @@ class Home:
 
     Attributes:
         kind: `UNIX`, a folder of this machine; or `DOCKER`, one in a container.
+        user_since: when the hub made the user, seconds since 1970; 0.0 where that is
+            not known. It tells one from a later one of the same name.
         path: of the home; in a container as the container sees it, and empty where
             it is the home folder of the container's user.
         uid: `UNIX` only: whose it is, and as whom to enter it.
@@ -67,6 +69,7 @@ class Home:
 
     kind: str
     path: str
+    user_since: float = 0.0
     uid: int = -1
     gid: int = -1
     account: str = ""
@@ -162,7 +165,9 @@ def _home(kept: Mapping[str, Any]) -> Home:
     values["mounts"] = tuple(Mount(**mount) for mount in kept.get("mounts", ()))
     home = Home(**values)
     texts = (home.path, home.account, home.image, home.user)
-    if home.kind not in (UNIX, DOCKER) or not all(isinstance(x, str) for x in texts):
+    is_number = isinstance(home.user_since, (int, float))
+    is_text = all(isinstance(x, str) for x in texts)
+    if home.kind not in (UNIX, DOCKER) or not (is_text and is_number):
         raise TypeError(kept)
     if home.kind == UNIX and not (home.uid >= 0 and home.gid >= 0):
         raise ValueError(kept)
