@@ -13,6 +13,7 @@ import click
 
 from jupyterhub_gpuworkshop import __version__
 from jupyterhub_gpuworkshop.cli_day import prestart, stop_all
+from jupyterhub_gpuworkshop.cli_material import material
 from jupyterhub_gpuworkshop.cli_roster import roster
 from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError, UnitError
 from jupyterhub_gpuworkshop.core.units import parse_duration, parse_size
@@ -224,6 +225,7 @@ def unpark(
     ctx.exit(run(options, click.echo))
 
 
+main.add_command(material)
 main.add_command(roster)
 main.add_command(prestart)
 main.add_command(stop_all)

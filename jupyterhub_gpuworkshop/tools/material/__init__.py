@@ -1,0 +1,1 @@
+"""Material: fetched, checked, unpacked beside, and swapped in."""
