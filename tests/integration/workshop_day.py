@@ -1,0 +1,126 @@
+"""A day of a workshop: a hub behind a real proxy, real JupyterLab, a real browser."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import requests
+from bs4 import BeautifulSoup
+
+from tests.hub.running_hub import RunningHub, free_port
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = Path("/usr/bin/chromium")
+
+_EARLY = """
+c.JupyterHub.authenticator_class = "gpuworkshop-roster"
+"""
+_LATE = """
+import os
+c.JupyterHub.proxy_class = "configurable-http-proxy"
+c.JupyterHub.bind_url = "http://127.0.0.1:{public}"
+c.ConfigurableHTTPProxy.api_url = "http://127.0.0.1:{proxy_api}"
+c.ConfigurableHTTPProxy.command = [
+    {python!r}, "-m", "jupyterhub_gpuworkshop.tools.demo.proxy",
+]
+c.Spawner.cmd = [{python!r}, "-m", "jupyterhub.singleuser"]
+c.Spawner.args = {args!r}
+"""
+
+
+class Day:
+    """One workshop: its folder, its hub, and what the organiser types.
+
+    Args:
+        folder: for everything.
+        workshop: keys of the workshop file.
+    """
+
+    def __init__(self, folder: Path, workshop: dict[str, Any]) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        args = ["--LabApp.news_url=None", "--LanguageServerManager.autodetect=False"]
+        args.append(
+            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        )
+        if os.geteuid() == 0:
+            args.append("--allow-root")
+        self.hub = RunningHub(
+            folder,
+            workshop=workshop,
+            service=True,
+            early=_EARLY,
+            late=_LATE.format(
+                public=self.port,
+                proxy_api=free_port(),
+                python=sys.executable,
+                args=args,
+            ),
+        )
+
+    def organise(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run `gpuworkshop` in the workshop's folder, as the organiser."""
+        done = subprocess.run(  # noqa: S603  our own command
+            [sys.executable, "-m", "jupyterhub_gpuworkshop", *command],
+            cwd=self.folder,
+            env={**os.environ, "JUPYTERHUB_API_TOKEN": self.hub.token, **more},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def cards(self, page: str = "cards.html") -> dict[str, str]:
+        """Return the codes by name, as they stand on the printed cards."""
+        text = (self.folder / page).read_text("utf-8")
+        found = BeautifulSoup(text, "html.parser").select(".card")
+        return {
+            card.select_one(".name").get_text(): card.select_one(".code").get_text()
+            for card in found
+        }
+
+    def knock(self, name: str, code: str) -> int:
+        """Log in without a browser; return the answer's status, 302 for a welcome."""
+        with requests.Session() as session:
+            session.headers["Sec-Fetch-Mode"] = "navigate"
+            form = session.get(f"{self.address}/hub/login", timeout=60).text
+            token = BeautifulSoup(form, "html.parser").find("input", {"name": "_xsrf"})
+            typed = {"username": name, "password": code, "_xsrf": token["value"]}
+            return session.post(
+                f"{self.address}/hub/login",
+                data=typed,
+                allow_redirects=False,
+                timeout=60,
+            ).status_code
+
+    def log_in(self, page: "Page", name: str, code: str) -> None:
+        """Type name and code at the hub's address and press the button."""
+        page.goto(self.address)
+        page.get_by_label("Name").fill(name)
+        page.get_by_label("Code").fill(code)
+        page.get_by_role("button", name="Sign in").click()
+
+
+@contextmanager
+def chromium() -> Iterator["Browser"]:
+    """Start the system's Chromium, without a window."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox"]
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
