@@ -168,10 +168,17 @@ def organiser(
 @with_roster
 def list_(as_json: bool, path: Path | None, workshop: Path | None) -> None:
     """Print who is on the roster; codes are known to nobody."""
-    from jupyterhub_gpuworkshop.tools.roster.listing import entries, table
+    from jupyterhub_gpuworkshop.tools.roster.listing import (
+        entries,
+        room_in_words,
+        table,
+    )
 
-    found = entries(roster_place(path, workshop))
+    target = roster_place(path, workshop)
+    found = entries(target)
     click.echo(json.dumps(found, ensure_ascii=False) if as_json else table(found))
+    if not as_json and (room := room_in_words(target)):
+        click.echo(room)
 
 
 @roster.command("check")
@@ -228,6 +235,50 @@ def split(
             f"{address}: {len(done.names)} attendees; "
             f"{', '.join(str(file) for file in done.written)}"
         )
+
+
+@roster.command("open-room")
+@with_roster
+@click.option(
+    "--at-most",
+    type=click.IntRange(1, 5000),
+    required=True,
+    help="So many may join, those included who have joined before.",
+)
+@click.option("--poster", type=_FILE, default="room.html", help="The page to print.")
+@click.option("--title", default="GPU workshop", help="On the poster.")
+@click.option(
+    "--paper", type=click.Choice(["a4", "letter"]), default="a4", help="Of it."
+)
+@_with_address
+def open_room(
+    path: Path | None, workshop: Path | None, at_most: int, **poster: Any
+) -> None:
+    """Let people join by themselves, with a room code and a name of their choice.
+
+    Writes a poster with the code for the room. Run again, it makes a new code, and
+    the one before ends. Begins a roster where there is none.
+    """
+    from jupyterhub_gpuworkshop.tools.roster import room
+
+    target = roster_place(path, workshop)
+    opened = room.open_room(target, at_most, room.Poster(**poster))
+    click.echo(
+        f"{target}: the room is open at {opened.page}: {opened.joined} of {at_most} "
+        f"joined.\nRoom code: {opened.code}\n{opened.poster}: shows the code. Print it "
+        "or show it in the room. `gpuworkshop roster close-room` ends it."
+    )
+
+
+@roster.command("close-room")
+@with_roster
+def close_room(path: Path | None, workshop: Path | None) -> None:
+    """Let nobody join any more. Whoever has joined stays."""
+    from jupyterhub_gpuworkshop.tools.roster import room
+
+    target = roster_place(path, workshop)
+    joined = room.close_room(target)
+    click.echo(f"{target}: the room is closed; {joined} joined and stay.")
 
 
 def roster_place(path: Path | None, workshop: Path | None) -> Path:

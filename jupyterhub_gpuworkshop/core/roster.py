@@ -54,6 +54,7 @@ class Attendee:
         email: for a mail merge, or ``""``.
         group: a group at the hub, or ``""``.
         share: what the attendee is entitled to; None for the workshop's default.
+        joined: whether the attendee took the name with the room's code.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Attendee:
     email: str = ""
     group: str = ""
     share: Share | None = None
+    joined: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +75,43 @@ class Organiser:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """An open event: whoever has the room's code may take a name, until it is full.
+
+    Attributes:
+        code_hash: argon2id of the code, as `tidy_code` writes it.
+        at_most: how many may have joined; `Roster.joined` of them have.
+    """
+
+    code_hash: str
+    at_most: int
+
+    def __post_init__(self) -> None:
+        """Refuse a bound that is none.
+
+        Raises:
+            RosterError: with what it may be.
+        """
+        if not 1 <= self.at_most <= MOST_ATTENDEES:
+            raise RosterError(
+                f"{self.at_most} is no number of people for a room. Write 1 to "
+                f"{MOST_ATTENDEES}."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Roster:
-    """All who may log in, in the order in which they were added."""
+    """All who may log in, in the order in which they were added.
+
+    Attributes:
+        attendees: with a code each.
+        organisers: with a password each.
+        room: where people may join by themselves; None where they may not.
+    """
 
     attendees: tuple[Attendee, ...] = ()
     organisers: tuple[Organiser, ...] = ()
+    room: Room | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no roster may hold.
@@ -105,6 +139,18 @@ class Roster:
         """Return the attendees' names."""
         return tuple(attendee.name for attendee in self.attendees)
 
+    @property
+    def joined(self) -> int:
+        """How many have joined by themselves, and are on it still."""
+        return sum(one.joined for one in self.attendees)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nobody more may join."""
+        if self.room is None or self.joined >= self.room.at_most:
+            return True
+        return len(self.attendees) >= MOST_ATTENDEES
+
     def attendee(self, name: str) -> Attendee | None:
         """Return the attendee of a name, if there is one."""
         return next((one for one in self.attendees if one.name == name), None)
@@ -129,7 +175,8 @@ class Roster:
         """
         gone = set(names)
         self._must_know(gone - {one.name for one in self.organisers})
-        return Roster(
+        return replace(
+            self,
             attendees=tuple(one for one in self.attendees if one.name not in gone),
             organisers=tuple(one for one in self.organisers if one.name not in gone),
         )
@@ -179,6 +226,15 @@ def name_mistake(name: str) -> str | None:
     if name in _SYSTEM_NAMES or name.startswith("systemd-"):
         return f"{shown} is an account of the system on many hosts. Choose another."
     return None
+
+
+def joining_name(name: str) -> str:
+    """Return under what wrong room codes of somebody who wants a name are counted.
+
+    By name and address, so that nobody makes a whole room wait; and not under the name
+    itself, which may be somebody's who wants to log in with it. Nobody has this name.
+    """
+    return f"joining {name}"
 
 
 def numbered_names(prefix: str, count: int, taken: Iterable[str] = ()) -> list[str]:

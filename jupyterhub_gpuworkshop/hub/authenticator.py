@@ -5,12 +5,10 @@ a code is compared `codes`', and who has guessed too often `lock_outs`'.
 """
 
 import asyncio
-import ipaddress
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
-from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +16,7 @@ from jupyterhub.auth import Authenticator, NullAuthenticator
 from jupyterhub.traitlets import EntryPointType
 from jupyterhub.utils import maybe_future
 from tornado.web import HTTPError
-from traitlets import Bool, Unicode, default
+from traitlets import Bool, Int, Set, Unicode, default
 
 from jupyterhub_gpuworkshop.core.errors import RosterError
 from jupyterhub_gpuworkshop.core.roster import (
@@ -28,14 +26,18 @@ from jupyterhub_gpuworkshop.core.roster import (
     share_group,
 )
 
+from .addresses import address_of, come_back, shown_name
 from .codes import is_code, is_password
+from .doors import DoorKeeper
+from .joining import Joining, JoinPage
 from .lock_outs import LockOuts, file_beside
+from .organisers import is_organiser
 from .roster_file import LiveRoster
+from .seats import NO_SEAT, Seats, account_names
 
 T = TypeVar("T")
 
 _MOST_WAITING = 1000
-_LONGEST_SHOWN = 32
 
 
 class RosterAuthenticator(Authenticator):
@@ -86,6 +88,35 @@ class RosterAuthenticator(Authenticator):
         """,
     ).tag(config=True)
 
+    seats = Int(
+        0,
+        min=0,
+        help="""
+        How many attendees get in, the first that come; organisers need no seat. An
+        attendee has one as long as the hub has an account of that name. 0 means no
+        limit. The default is `roster.seats` of the workshop file where
+        `configure(c, ...)` is used.
+
+        Example::
+
+            c.RosterAuthenticator.seats = 40
+        """,
+    ).tag(config=True)
+
+    reserved_names = Set(
+        Unicode(),
+        help="""
+        Names that nobody may choose who joins with the room's code, beside those of
+        organisers, of the roster, of the hub's users and of this host's. Those of
+        `shares.users` in the workshop file are among them where `configure(c, ...)` is
+        used. None unless set.
+
+        Example::
+
+            c.RosterAuthenticator.reserved_names = {"teacher", "help"}
+        """,
+    ).tag(config=True)
+
     @default("any_allow_config")
     def _allows_by_the_roster(self) -> bool:
         # Or the hub warns at each start that perhaps nobody can log in.
@@ -116,6 +147,18 @@ class RosterAuthenticator(Authenticator):
         )
         self._reading = ThreadPoolExecutor(max_workers=2, thread_name_prefix="roster")
         self._waiting = 0
+        self._seats = Seats(self.seats)
+        self._joining = Joining(self, self._live, self._lock_outs, self._seats)
+
+    def get_handlers(self, app: Any) -> list[Any]:
+        """Return the hub's own pages for a login, and the one to join an open room."""
+        page = (r"/join/?", JoinPage, {"joining": self._joining})
+        return [*super().get_handlers(app), page]
+
+    @property
+    def has_open_room(self) -> bool:
+        """Whether the form for a login shows the way to join."""
+        return self._joining.room() is not None
 
     async def authenticate(
         self, handler: Any, data: dict[str, str]
@@ -131,9 +174,22 @@ class RosterAuthenticator(Authenticator):
             raise HTTPError(503, "Too many log in at this moment. Try again in 10 s.")
         self._waiting += 1
         try:
-            return await self._judge(handler, name, typed)
+            model = await self._judge(handler, name, typed)
+            if model is not None and not model["admin"]:
+                await self._seat(handler, name)
+            return model
         finally:
             self._waiting -= 1
+
+    async def _seat(self, handler: Any, name: str) -> None:
+        """Refuse an attendee without a seat; asked last, when the code was right."""
+        if not self.seats:
+            return
+        roster = await self._read(self._live.current)
+        attendees = set(roster.names()) - self.admin_users
+        if not self._seats.take(name, attendees, account_names(handler.db)):
+            self.log.warning("Refused %s: all %d seats are taken", name, self.seats)
+            raise HTTPError(403, NO_SEAT)
 
     async def _judge(
         self, handler: Any, name: str, typed: str
@@ -142,14 +198,29 @@ class RosterAuthenticator(Authenticator):
         # Counted before it is looked at: of many guesses at once none slips past.
         wait = await self._read(lambda: self._lock_outs.attempt(name, address))
         if wait > 0:
-            self.log.warning("Refused %s from %s: locked out", _shown(name), address)
-            raise HTTPError(429, _come_back(wait))
+            self.log.warning(
+                "Refused %s from %s: locked out", shown_name(name), address
+            )
+            raise HTTPError(429, come_back(wait))
         model = await self._check(handler, name, typed)
         if model is None:
-            self.log.warning("Wrong name or code: %s from %s", _shown(name), address)
+            self.log.warning(
+                "Wrong name or code: %s from %s", shown_name(name), address
+            )
         else:
             await self._read(lambda: self._lock_outs.succeeded(name, address))
+            self._ask_the_doors(handler, model)
         return model
+
+    def _ask_the_doors(self, handler: Any, model: dict[str, Any]) -> None:
+        """Refuse an attendee outside the opening hours.
+
+        After the code, so that organisers come in; and a right one is no guess.
+        """
+        no = "" if model["admin"] else DoorKeeper.of(handler.settings).no_login()
+        if no:
+            self.log.info("Refused %s: the doors are not open", model["name"])
+            raise HTTPError(403, no)
 
     async def _check(
         self, handler: Any, name: str, typed: str
@@ -225,6 +296,8 @@ class RosterAuthenticator(Authenticator):
             return True
         if roster.organiser(user.name) is not None:
             return True
+        if not is_organiser(user) and DoorKeeper.of(user.settings).no_login():
+            return False
         attendee = self._attendee(roster, user.name)
         return False if attendee is None else _model(attendee)
 
@@ -240,54 +313,3 @@ def _model(attendee: Attendee) -> dict[str, Any]:
     if attendee.share is not None:
         groups.append(share_group(attendee.share))
     return {"name": attendee.name, "admin": False, "groups": groups}
-
-
-def address_of(handler: Any) -> str:
-    """Return the address that a login comes from, as the last proxy of ours saw it.
-
-    Proxies of ours are those on this host, and `c.JupyterHub.trusted_downstream_ips`.
-    What stands to the left of a stranger's address was written by that stranger, as
-    X-Real-IP may be: neither is believed.
-    """
-    request = handler.request
-    context = getattr(request.connection, "context", None)
-    peer = getattr(context, "address", None)
-    ours = {_read_address(text) for text in getattr(context, "trusted_downstream", ())}
-    forwarded = request.headers.get("X-Forwarded-For", "")
-    seen = [str(peer[0])] if isinstance(peer, tuple) else []
-    nearest = "127.0.0.1"
-    for text in (*seen, *reversed(forwarded.split(","))):
-        address = _read_address(text)
-        if address is None:
-            break
-        nearest = str(address)
-        if not address.is_loopback and address not in ours:
-            break
-    return nearest
-
-
-def _read_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Read an address, with the port and the brackets that some proxies add."""
-    text = text.strip()
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
-        text = text.partition(":")[0]
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
-
-
-def _shown(name: str) -> str:
-    """Return a name for the log: no line of its own, and not a page of it."""
-    return repr(name if len(name) <= _LONGEST_SHOWN else f"{name[:_LONGEST_SHOWN]}...")
-
-
-def _come_back(wait_seconds: float) -> str:
-    minutes = max(1, ceil(wait_seconds / 60))
-    return (
-        f"Too many wrong codes. Try again in {minutes} "
-        f"{'minute' if minutes == 1 else 'minutes'}, or ask the organisers."
-    )

@@ -20,6 +20,7 @@ from jupyterhub_gpuworkshop.core.errors import RosterError
 from jupyterhub_gpuworkshop.core.roster import (
     Attendee,
     Organiser,
+    Room,
     Roster,
     share_from,
 )
@@ -27,7 +28,10 @@ from jupyterhub_gpuworkshop.core.roster import (
 from .own_files import give_to_owner_of, sync_folder
 
 _LOG = logging.getLogger(__name__)
-_VERSION = 1
+_VERSION = 2
+"""The newest that is read. A roster with a room, or with somebody who joined, has it:
+a hub that knows of neither would drop them at its next change. Others have 1."""
+
 _LARGEST_BYTES = 16 * 2**20
 _TEXTS = ("name", "full_name", "email", "group", "code_hash")
 
@@ -157,6 +161,7 @@ def _parsed(data: bytes, path: Path) -> Roster:
         return Roster(
             attendees=tuple(_attendee(one) for one in found.get("attendees", ())),
             organisers=tuple(_organiser(one) for one in found.get("organisers", ())),
+            room=_room(found["room"]) if "room" in found else None,
         )
     except RosterError as error:
         raise RosterError(f"{path}: {error}") from None
@@ -170,7 +175,18 @@ def _attendee(kept: dict[str, Any]) -> Attendee:
     texts = {key: kept.get(key, "") for key in _TEXTS}
     if not all(isinstance(text, str) for text in texts.values()):
         raise TypeError(kept)
-    return Attendee(**texts, share=share_from(str(kept.get("share", ""))))
+    joined = kept.get("joined", False)
+    if not isinstance(joined, bool):
+        raise TypeError(kept)
+    share = share_from(str(kept.get("share", "")))
+    return Attendee(**texts, share=share, joined=joined)
+
+
+def _room(kept: dict[str, Any]) -> Room:
+    code_hash, at_most = kept["code_hash"], kept["at_most"]
+    if not isinstance(code_hash, str) or type(at_most) is not int:
+        raise TypeError(kept)
+    return Room(code_hash=code_hash, at_most=at_most)
 
 
 def _organiser(kept: dict[str, Any]) -> Organiser:
@@ -184,14 +200,22 @@ def _written(roster: Roster) -> bytes:
     attendees = [
         {key: getattr(one, key) for key in _TEXTS if getattr(one, key)}
         | ({"share": str(one.share)} if one.share is not None else {})
+        | ({"joined": True} if one.joined else {})
         for one in roster.attendees
     ]
     organisers = [
         {"name": one.name, "password_hash": one.password_hash}
         for one in roster.organisers
     ]
+    room = roster.room
+    version = 2 if room is not None or roster.joined else 1
+    kept = (
+        {} if room is None else {"code_hash": room.code_hash, "at_most": room.at_most}
+    )
     parts = [
-        f'{{"version": {_VERSION},\n"organisers": [',
+        f'{{"version": {version},\n',
+        f'"room": {json.dumps(kept)},\n' if kept else "",
+        '"organisers": [',
         _lines(organisers),
         '],\n"attendees": [',
         _lines(attendees),

@@ -16,17 +16,19 @@ from typing import Any
 from jupyterhub.app import JupyterHub
 from jupyterhub.spawner import Spawner
 from traitlets.config import Config
+from traitlets.config.loader import LazyConfigValue
 
 from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
 from jupyterhub_gpuworkshop.workshop import Workshop
 
+from .doors import DoorKeeper, first_page
 from .mixin import GpuSpawnerMixin
+from .organisers import ORGANISER_ROLE
 from .runtime import GpuRuntime
 from .spawners.docker_request import NO_SWARM
 
 READ_SCOPE = "custom:gpuworkshop:read"
 ADMIN_SCOPE = "custom:gpuworkshop:admin"
-ORGANISER_ROLE = "gpuworkshop-organiser"
 SERVICE_ROLE = "gpuworkshop-service"
 
 ONLY_READ = "GPUWORKSHOP_ONLY_READ"
@@ -87,16 +89,22 @@ def configure(
     _raise_timeouts(c, _set_spawner(c))
     service_url, secret = _add_service(c, rules, source)
     _add_roles(c, rules.service.name)
-    _set_roster(c, os.fspath(rules.roster_file(source)))
+    _set_roster(c, os.fspath(rules.roster_file(source)), rules)
+    _set_doors(c, rules.service.name, source)
     c.GpuRuntime.workshop = source
     c.GpuRuntime.service_url = service_url
     c.GpuRuntime.link_secret = secret
     _start_with_the_hub()
 
 
-def _set_roster(c: Config, path: str) -> None:
+def _set_roster(c: Config, path: str, rules: Workshop) -> None:
     """Say where the roster is, for a hub whose authenticator asks it."""
     c.RosterAuthenticator.setdefault("roster_file", path)
+    c.RosterAuthenticator.setdefault("seats", rules.roster.seats or 0)
+    # Who took such a name with the room's code would have the share that goes with it.
+    given = c.RosterAuthenticator.get("reserved_names", ())
+    reserved = given.get_value(set()) if isinstance(given, LazyConfigValue) else given
+    c.RosterAuthenticator.reserved_names = {*reserved, *rules.shares.users}
     manages = c.RosterAuthenticator.get("manage_groups", True)
     asks = c.JupyterHub.get("authenticator_class") == "gpuworkshop-roster"
     if asks and manages and _mapped(c, "load_groups"):
@@ -107,6 +115,16 @@ def _set_roster(c: Config, path: str) -> None:
             "`group`; or set c.RosterAuthenticator.manage_groups = False, and groups "
             "and shares of the roster are not heeded."
         )
+
+
+def _set_doors(c: Config, service: str, source: str | dict[str, Any]) -> None:
+    """Keep the opening hours; who logs in after them finds the way to their work."""
+    c.DoorKeeper.setdefault("workshop", source)
+    c.JupyterHub.default_url = first_page(
+        lambda handler: DoorKeeper.of(handler.settings),
+        service,
+        c.JupyterHub.get("default_url", ""),
+    )
 
 
 def is_only_read() -> bool:

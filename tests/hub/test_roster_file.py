@@ -70,7 +70,7 @@ def test_a_roster_that_is_there_is_never_begun_anew(tmp_path: Path) -> None:
         (b"[]", "is no roster"),
         (b"\xff\xfe", "is no roster"),
         (b"[" * 100_000, "is no roster"),
-        (b'{"version": 2}', "newer version"),
+        (b'{"version": 3}', "newer version"),
         (b'{"version": 1, "attendees": [7]}', "damaged"),
         (b'{"version": 1, "attendees": 7}', "damaged"),
         (b'{"version": 1, "attendees": [{"name": ["a"]}]}', "damaged"),

@@ -1,8 +1,8 @@
-"""What attendees get in hand: cards to print, and a table for a mail merge.
+"""What attendees get to see: cards, a room's poster, and a table for a mail merge.
 
-Owns what they say; `templates/cards.html` owns how cards look. It takes codes as they
-are and keeps none, and it writes no file: whoever does sees to it that nobody else
-reads it.
+Owns what they say; `templates/cards.html` and `room.html` own how they look. It takes
+codes as they are and keeps none, and it writes no file: whoever does sees to it that
+nobody else reads it.
 """
 
 import csv
@@ -44,7 +44,7 @@ _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_.])?")
 _NETLOC = re.compile(r"(?:\[[^\]%]+\]|[^\[\]:]+)(?::[0-9]*)?")
 """urlsplit passes over what stands between a bracket and the port."""
 _UNFIT = re.compile(r"[^A-Za-z0-9\-._~:/\[\]!$&'()*+,;=%]")
-_OF_THE_HUB = re.compile(r"/hub(?:/(?:login|home|spawn))?$")
+_OF_THE_HUB = re.compile(r"/hub(?:/(?:login|home|spawn|join))?$")
 _PIECE = re.compile(r"http://[^/]*/?|[^/]+/?|/")
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 """What a cell begins with that spreadsheets take for a formula, in full width too."""
@@ -120,6 +120,43 @@ def cards_page(
         qr_code=drawing,
         qr_modules=modules,
     )
+
+
+def room_page(code: str, *, address: str, title: str, paper: Paper) -> str:
+    """Write an HTML page to hang in a room: one sheet, that needs no other file.
+
+    The QR code holds the address of the page to join, and not the room's code.
+
+    Args:
+        code: of the room, as `core.roster.readable_code` writes it.
+        address: of the hub, as attendees reach it.
+        title: at the top.
+        paper: what the sheet is.
+
+    Raises:
+        RosterError: the address is unfit; see `check_address`.
+    """
+    address = check_address(address)
+    page = join_address(address)
+    points, lines = _address_lines(page.removeprefix("https://"))
+    drawing, _ = _qr_code(page)
+    return _JINJA.get_template("room.html").render(
+        title=_one_line(title),
+        paper=paper.value,
+        code=_one_line(code),
+        address_lines=lines,
+        address_points=2.6 * points,
+        qr_code=drawing,
+    )
+
+
+def join_address(address: str) -> str:
+    """Return the address of the hub's page to join an open room.
+
+    Args:
+        address: as `check_address` returns it.
+    """
+    return f"{address}/hub/join"
 
 
 def merge_csv(cards: Sequence[Card], *, address: str) -> str:

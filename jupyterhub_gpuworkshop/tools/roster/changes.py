@@ -112,7 +112,7 @@ def split(path: Path, addresses: Sequence[str], handout: Handout) -> list[Done]:
     """Deal the attendees out to several servers, each with a roster and cards.
 
     Their codes are new, since the old ones are known to nobody. The roster that is
-    split stays as it is.
+    split stays as it is. None of them has its room, whose poster names one server.
 
     Raises:
         RosterError: there are fewer attendees than servers, or a file is in the way.
@@ -128,7 +128,9 @@ def split(path: Path, addresses: Sequence[str], handout: Handout) -> list[Done]:
     try:
         for number, address in enumerate(addresses, 1):
             part = replace(
-                whole, attendees=whole.attendees[number - 1 :: len(addresses)]
+                whole,
+                attendees=whole.attendees[number - 1 :: len(addresses)],
+                room=None,
             )
             target = path.with_name(f"{path.stem}-{number}{path.suffix}")
             done = _change(

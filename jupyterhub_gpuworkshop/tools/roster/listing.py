@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyterhub_gpuworkshop.core.errors import RosterError
+from jupyterhub_gpuworkshop.core.roster import joining_name
 from jupyterhub_gpuworkshop.hub.lock_outs import LockOuts, file_beside
 from jupyterhub_gpuworkshop.hub.roster_file import read_roster
 
@@ -22,13 +23,27 @@ def entries(path: Path) -> list[dict[str, Any]]:
     """
     roster = read_roster(path)
     found: list[dict[str, Any]] = [
-        {"name": one.name, "organiser": True} for one in roster.organisers
+        {"name": one.name, "organiser": True, "joined": False}
+        for one in roster.organisers
     ]
     for one in roster.attendees:
         told = {key: getattr(one, key) for key in _COLUMNS[:-1]}
         share = "" if one.share is None else str(one.share)
-        found.append({**told, "share": share, "organiser": False})
+        found.append({**told, "share": share, "organiser": False, "joined": one.joined})
     return found
+
+
+def room_in_words(path: Path) -> str:
+    """Return how full the room is; empty where none is open.
+
+    Raises:
+        RosterError: there is no roster that can be read.
+    """
+    roster = read_roster(path)
+    if roster.room is None:
+        return ""
+    full = ": it is full" if roster.is_full else ""
+    return f"The room is open: {roster.joined} of {roster.room.at_most} joined{full}."
 
 
 def table(found: Sequence[dict[str, Any]]) -> str:
@@ -38,6 +53,8 @@ def table(found: Sequence[dict[str, Any]]) -> str:
         texts = [str(entry.get(key, "")) for key in _COLUMNS]
         if entry["organiser"]:
             texts[1] = "(organiser)"
+        elif entry["joined"]:
+            texts[1] = "(joined)"
         rows.append(tuple(texts))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
@@ -59,6 +76,8 @@ def checked(path: Path) -> str:
         f"{path}: {len(roster.attendees)} attendees and {len(roster.organisers)} "
         "organisers; the hub can use it."
     )
+    if room := room_in_words(path):
+        told += f" {room}"
     found = path.stat()
     if found.st_uid != path.parent.stat().st_uid:
         told += (
@@ -83,6 +102,7 @@ def unlocked(path: Path, names: Sequence[str] | None) -> str:
     lock_outs = LockOuts(file_beside(path.absolute()))
     keys = [None] if names is None else [name.strip().lower() for name in names]
     count = sum(lock_outs.unlock(key) for key in keys)
+    count += sum(lock_outs.unlock(joining_name(key)) for key in keys if key is not None)
     problem = lock_outs.problem
     lock_outs.close()
     if problem:

@@ -57,22 +57,37 @@ class Handout:
         texts = [(self.cards, page)]
         if self.merge is not None:
             texts.append((self.merge, merge_csv(cards, address=self.address)))
-        written: list[Path] = []
-        try:
-            for path, text in texts:
-                made, handle = _new(path)
-                written.append(made)
-                with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-        except OSError as error:
-            take_away(written)
-            raise RosterError(
-                f"{path}: cannot be written: {error.strerror}. Nothing was changed. "
-                "Make room, or name another place with --cards."
-            ) from None
-        return tuple(written)
+        return write_closed(texts, "--cards")
+
+
+def write_closed(texts: Sequence[tuple[Path, str]], option: str) -> tuple[Path, ...]:
+    """Write new files, readable by their owner alone; return which.
+
+    A file of that name is never overwritten: the next number is taken.
+
+    Args:
+        texts: what to write, behind where.
+        option: of the command, which names another place.
+
+    Raises:
+        RosterError: they cannot be written; none of them is left.
+    """
+    written: list[Path] = []
+    try:
+        for path, text in texts:
+            made, handle = _new(path)
+            written.append(made)
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError as error:
+        take_away(written)
+        raise RosterError(
+            f"{path}: cannot be written: {error.strerror}. Nothing was changed. "
+            f"Make room, or name another place with {option}."
+        ) from None
+    return tuple(written)
 
 
 def take_away(paths: Sequence[Path]) -> None:
