@@ -127,7 +127,7 @@ def test_the_same_lease_written_twice_stands_once():
 
 
 def test_a_user_or_one_server_of_theirs_is_forgotten() -> None:
-    previous = {key: ("a",) for key in (("ann", ""), ("ann", "x"), ("anna", ""))}
+    previous = dict.fromkeys((("ann", ""), ("ann", "x"), ("anna", "")), ("a",))
     ledger = Ledger(previous=previous, last_device="a")
     assert sorted(ledger.forgetting("ann", "x").previous) == [("ann", ""), ("anna", "")]
     assert sorted(ledger.forgetting("ann").previous) == [("anna", "")]

@@ -1,0 +1,115 @@
+"""Calls at the hub's REST API, with the token of the organiser who runs a command.
+
+Owns how the hub is asked and what is said where it does not answer. What for, and in
+which order, is the commands'.
+"""
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
+
+from jupyterhub_gpuworkshop.core.errors import HubError
+
+CALL_SECONDS = 60.0
+_MOST_TEXT = 400
+
+
+class HubCalls:
+    """The hub's REST API.
+
+    Args:
+        api_url: of it.
+        token: of somebody who may do what is asked for.
+        at_once: how many users are looked after at a time.
+    """
+
+    def __init__(self, api_url: str, token: str, at_once: int) -> None:
+        self._url = api_url.rstrip("/")
+        self._token = token
+        # One call waits for a start; others ask meanwhile.
+        self._client = AsyncHTTPClient(force_instance=True, max_clients=2 * at_once)
+
+    def close(self) -> None:
+        """Let go of what the client holds."""
+        self._client.close()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        seconds: float = CALL_SECONDS,
+        body: str = "{}",
+    ) -> HTTPResponse:
+        """Call the hub's API; any answer but a refusal of the token is one.
+
+        Args:
+            method: GET, POST or DELETE.
+            path: below the API's URL, or a whole URL of a service of the hub.
+            seconds: how long it may take.
+            body: of a POST, as JSON.
+
+        Raises:
+            HubError: nobody answers, or the token is not good for it.
+        """
+        request = HTTPRequest(
+            path if "://" in path else f"{self._url}/{path}",
+            method=method,
+            headers={"Authorization": f"token {self._token}"},
+            body=body if method == "POST" else None,
+            connect_timeout=CALL_SECONDS,
+            request_timeout=seconds,
+            follow_redirects=False,
+        )
+        try:
+            answer = await self._client.fetch(request, raise_error=False)
+        except Exception as error:
+            what = str(error) or type(error).__name__
+            raise HubError(
+                f"The hub does not answer at {self._url} ({what}). Is it running? "
+                "--api-url names another address."
+            ) from None
+        if answer.code in (401, 403):
+            raise HubError(
+                f"The hub refuses the token ({said(answer)}). Make one as an admin on "
+                "the hub's page Token, and give it in JUPYTERHUB_API_TOKEN."
+            )
+        return answer
+
+    async def servers(self, name: str) -> dict[str, Any]:
+        """Return a user's servers that are not stopped, by name."""
+        answer = await self.call("GET", user_path(name))
+        found = json_of(answer).get("servers") if answer.code == 200 else None
+        servers: dict[str, Any] = found if isinstance(found, dict) else {}
+        return {
+            key: one
+            for key, one in servers.items()
+            if one.get("ready") or one.get("pending")
+        }
+
+
+def user_path(name: str) -> str:
+    """Return the path of a user below the API's URL."""
+    return f"users/{quote(name, safe='')}"
+
+
+def json_of(answer: HTTPResponse) -> dict[str, Any]:
+    """Return the object of an answer; an empty one where it has none."""
+    try:
+        found = json.loads(answer.body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def said(answer: HTTPResponse) -> str:
+    """Return what the hub says of a call, as one line for a terminal."""
+    return one_line(str(json_of(answer).get("message") or f"status {answer.code}"))
+
+
+def one_line(text: str) -> str:
+    """Return a text of the hub's as one line for a terminal."""
+    kept = "".join(letter if letter.isprintable() else " " for letter in text)
+    return " ".join(kept[:_MOST_TEXT].split())
