@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from jupyterhub_gpuworkshop import __version__
+from jupyterhub_gpuworkshop.cli_collect import collect
 from jupyterhub_gpuworkshop.cli_day import prestart, stop_all
 from jupyterhub_gpuworkshop.cli_material import material
 from jupyterhub_gpuworkshop.cli_roster import roster
@@ -225,6 +226,7 @@ def unpark(
     ctx.exit(run(options, click.echo))
 
 
+material.add_command(collect)
 main.add_command(material)
 main.add_command(roster)
 main.add_command(prestart)
