@@ -147,17 +147,15 @@ def _one_of_them(run: Run, store: Store, wanted: Wanted) -> Outcome:
     try:
         try:
             record = _One(run, store, wanted).install()
+            # Of a run that was cut off there may be one, though it is installed.
+            _clear(store, wanted, "part", "note")
         finally:
-            for what in ("tree", "git", "link"):
-                with suppress(OSError):
-                    store.room_for(wanted.key, what)
+            _clear(store, wanted, "tree", "git", "link")
     except MaterialError as error:
         return Outcome(label=wanted.label, became=Became.FAILED, says=str(error))
     except OSError as error:
         if error.errno in _NO_ROOM:
-            with suppress(OSError):
-                store.room_for(wanted.key, "part")
-                store.room_for(wanted.key, "note")
+            _clear(store, wanted, "part", "note")
         says = f"{_words(error, store.folder)} What was installed before is as it was."
         return Outcome(label=wanted.label, became=Became.FAILED, says=says)
     if record is None:
@@ -168,6 +166,12 @@ def _one_of_them(run: Run, store: Store, wanted: Wanted) -> Outcome:
         became=Became.INSTALLED,
         says=f"{files}, {size_words(record.part.bytes)}",
     )
+
+
+def _clear(store: Store, wanted: Wanted, *what: str) -> None:
+    for one in what:
+        with suppress(OSError):
+            store.room_for(wanted.key, one)
 
 
 class _One:
@@ -246,9 +250,8 @@ class _One:
             digest = self._digest(path)
             if had is not None and had.part.sha256 == digest:
                 self._store.note(replace(had, looks=looks))
-                download.forget()
                 return None
-            record = self._put(
+            return self._put(
                 lambda tree: _take_file(path, name, tree),
                 unwrap=is_archive(path, name),
                 sha256=digest,
@@ -258,8 +261,6 @@ class _One:
             # It is here whole, and no good: nothing of it is to be used again.
             download.forget()
             raise
-        download.forget()
-        return record
 
     def _from_git(self) -> Record | None:
         repository = Repository(
