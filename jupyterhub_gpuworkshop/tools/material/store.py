@@ -72,8 +72,10 @@ class Store:
             MaterialError: one is at it.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        handle = os.open(self.folder / _LOCK, flags, 0o644)
+        # Closed to others: whoever can open it could hold the lock.
+        handle = os.open(self.folder / _LOCK, flags, 0o600)
         with os.fdopen(handle, "r+", encoding="utf-8", errors="replace") as file:
+            os.fchmod(handle, 0o600)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
