@@ -268,6 +268,8 @@ def open_room(
         f"joined.\nRoom code: {opened.code}\n{opened.poster}: shows the code. Print it "
         "or show it in the room. `gpuworkshop roster close-room` ends it."
     )
+    if opened.was_open:
+        click.echo("The code before is good for nothing now: take its poster down.")
 
 
 @roster.command("close-room")

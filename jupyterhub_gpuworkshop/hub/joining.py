@@ -49,6 +49,7 @@ _LONGEST_CHOSEN = 64
 _TEMPLATES = "gpuworkshop_join_templates"
 _TLJH_LONGEST = 26
 
+_NO_ROOM = "No room is open here: ask the organisers."
 _FULL = "The room is full: ask the organisers."
 _TAKEN = (
     "This name is taken. Choose another. If it is yours, sign in with the code that "
@@ -170,7 +171,7 @@ class Joining:
             raise _Refused(429, come_back(wait))
         room = await self._do(self.room)
         if room is None:
-            raise HTTPError(404)
+            raise HTTPError(404, _NO_ROOM)
         kept = room.code_hash
         if not await self._do(lambda: is_code(kept, typed)):
             log.warning("Wrong room code: %s from %s", shown_name(name), address)
@@ -211,7 +212,7 @@ def _write_down(path: Path, room: Room, name: str, code: str) -> None:
     def change(before: Roster) -> Roster:
         # The room may have been closed, or given another code, a moment ago.
         if before.room is None or before.room.code_hash != room.code_hash:
-            raise _Refused(403, "The room is closed: ask the organisers.")
+            raise _Refused(403, "The room was closed: ask the organisers.")
         if before.attendee(name) is not None or before.organiser(name) is not None:
             raise _Refused(409, _TAKEN)
         if before.is_full:
@@ -273,7 +274,7 @@ class JoinPage(BaseHandler):
         await super().prepare()
         self.set_header("Cache-Control", "no-store")
         if not await self._joining.is_open():
-            raise HTTPError(404)
+            raise HTTPError(404, _NO_ROOM)
 
     def check_xsrf_cookie(self) -> None:
         """Refuse a form of another site's, or too old a one, in words for people."""
@@ -315,7 +316,12 @@ class JoinPage(BaseHandler):
             joined = await self._joining.join(self, chosen, typed)
         except _Refused as no:
             self.set_status(no.status)
-            await self._show(chosen[:_LONGEST_CHOSEN], typed[:LONGEST_TYPED], str(no))
+            await self._show(
+                chosen[:_LONGEST_CHOSEN],
+                typed[:LONGEST_TYPED],
+                str(no),
+                other_name=no.status in (400, 409),
+            )
         except GpuWorkshopError as error:
             self.log.error("Nobody can join: %s", error)
             self.set_status(500)
@@ -327,8 +333,20 @@ class JoinPage(BaseHandler):
         else:
             self.finish(await self.render_template("joined.html", joined=joined))
 
-    async def _show(self, chosen: str = "", typed: str = "", told: str = "") -> None:
+    async def _show(
+        self,
+        chosen: str = "",
+        typed: str = "",
+        told: str = "",
+        *,
+        other_name: bool = False,
+    ) -> None:
         page = await self.render_template(
-            "join.html", chosen=chosen, typed=typed, told=told, url=self.request.path
+            "join.html",
+            chosen=chosen,
+            typed=typed,
+            told=told,
+            other_name=other_name,
+            url=self.request.path,
         )
         self.finish(page)

@@ -8,10 +8,13 @@ from jupyterhub_gpuworkshop.core.errors import RosterError
 from jupyterhub_gpuworkshop.core.roster import (
     CODE_LENGTH,
     CODE_LETTERS,
+    MOST_ATTENDEES,
     Attendee,
     Organiser,
+    Room,
     Roster,
     code_from,
+    joining_name,
     name_mistake,
     numbered_names,
     readable_code,
@@ -74,6 +77,37 @@ def test_a_group_is_no_way_to_a_share_and_organisers_can_be_taken_off() -> None:
     olga = Organiser(name="olga", password_hash="")
     roster = Roster(attendees=_attendees("ada"), organisers=(olga,))
     assert roster.without(["olga"]) == Roster(attendees=_attendees("ada"))
+
+
+def test_a_room_is_full_with_those_who_joined_and_are_on_the_roster_still() -> None:
+    room = Room(code_hash="x", at_most=2)
+    roster = Roster(attendees=_attendees("ada", "bob"), room=room)
+    assert (roster.joined, roster.is_full) == (0, False)
+    joined = [Attendee(name=n, code_hash="x", joined=True) for n in ("cy", "dee")]
+    full = roster.plus(joined)
+    assert (full.joined, full.is_full) == (2, True)
+    after = full.without(["cy"])
+    assert (after.joined, after.is_full, after.room) == (1, False, room)
+    assert after.with_codes({"dee": "y"}).joined == 1
+    assert Roster(attendees=_attendees("ada")).is_full, "nobody joins without a room"
+
+
+@pytest.mark.parametrize("at_most", [0, -1, MOST_ATTENDEES + 1])
+def test_a_room_has_a_bound(at_most: int) -> None:
+    with pytest.raises(RosterError, match="number of people"):
+        Room(code_hash="x", at_most=at_most)
+
+
+def test_a_room_is_full_when_the_roster_is() -> None:
+    room = Room(code_hash="x", at_most=MOST_ATTENDEES)
+    names = (f"a{number}" for number in range(MOST_ATTENDEES))
+    roster = Roster(attendees=_attendees(*names), room=room)
+    assert roster.joined == 0
+    assert roster.is_full
+
+
+def test_wrong_room_codes_are_counted_under_a_name_that_nobody_can_have() -> None:
+    assert name_mistake(joining_name("ada")) is not None
 
 
 def test_numbers_go_on_where_names_are_taken() -> None:

@@ -243,3 +243,21 @@ def test_the_configuration_at_the_root_is_a_working_one(monkeypatch):
     assert c.JupyterHub.spawner_class == "gpu-local"
     assert c.GpuRuntime.service_url == "http://127.0.0.1:10110"
     assert set(ROOT.iterdir()) == before
+
+
+def test_seats_and_the_names_that_have_shares_reach_the_authenticator():
+    c = Config()
+    c.RosterAuthenticator.reserved_names.add("teacher")
+    configure(c, {"roster": {"seats": 40}, "shares": {"users": {"vip": "1 gpu"}}})
+    assert c.RosterAuthenticator.seats == 40
+    assert c.RosterAuthenticator.reserved_names == {"teacher", "vip"}
+
+
+def test_what_an_admin_set_of_seats_and_names_stays():
+    c = Config()
+    c.RosterAuthenticator.seats = 3
+    c.RosterAuthenticator.reserved_names = {"teacher"}
+    configure(c, {"roster": {"seats": 40}})
+    assert c.RosterAuthenticator.seats == 3
+    assert c.RosterAuthenticator.reserved_names == {"teacher"}
+    assert _configured().RosterAuthenticator.seats == 0

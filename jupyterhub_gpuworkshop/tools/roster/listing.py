@@ -42,7 +42,7 @@ def room_in_words(path: Path) -> str:
     roster = read_roster(path)
     if roster.room is None:
         return ""
-    full = ": it is full" if roster.is_full else ""
+    full = ", so it is full" if roster.is_full else ""
     return f"The room is open: {roster.joined} of {roster.room.at_most} joined{full}."
 
 

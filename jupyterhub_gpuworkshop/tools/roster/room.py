@@ -42,12 +42,14 @@ class Opened:
         page: where people join.
         poster: the file that shows both.
         joined: how many have joined before.
+        was_open: whether it had another code before.
     """
 
     code: str
     page: str
     poster: Path
     joined: int
+    was_open: bool
 
 
 def open_room(path: Path, at_most: int, poster: Poster) -> Opened:
@@ -69,15 +71,17 @@ def open_room(path: Path, at_most: int, poster: Poster) -> Opened:
         shown, address=address, title=poster.title, paper=Paper(poster.paper)
     )
     written: tuple[Path, ...] = ()
+    was_open = False
 
     def change(before: Roster) -> Roster:
-        nonlocal written
+        nonlocal written, was_open
         if before.joined > at_most:
             raise RosterError(
                 f"{before.joined} have joined already, which is more than {at_most}. "
                 "Give --at-most a larger number, or take some off with `gpuworkshop "
                 "roster remove`."
             )
+        was_open = before.room is not None
         # Before the roster: nothing else ever knows the code.
         written = write_closed([(poster.poster, page)], "--poster")
         return replace(before, room=room)
@@ -88,7 +92,11 @@ def open_room(path: Path, at_most: int, poster: Poster) -> Opened:
         take_away(written)
         raise
     return Opened(
-        code=shown, page=join_address(address), poster=written[0], joined=after.joined
+        code=shown,
+        page=join_address(address),
+        poster=written[0],
+        joined=after.joined,
+        was_open=was_open,
     )
 
 
