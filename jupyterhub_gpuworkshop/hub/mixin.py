@@ -6,7 +6,8 @@ reaches the operating system, beyond the environment, is the concrete spawner's.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jupyterhub.utils import maybe_future
@@ -24,10 +25,12 @@ from jupyterhub_gpuworkshop.core.leases import Lease
 
 from .allocator import describe
 from .doors import DoorKeeper
+from .homes import Home
+from .material import first_url, run_on_host
 from .memory_hook import page_url, with_jupyter_settings, with_memory_hook
 from .organisers import is_organiser
 from .refusal import refusal
-from .runtime import NO_LEDGER, GpuRuntime, runtime_or_refusal
+from .runtime import NO_LEDGER, RUNTIME_SETTING, GpuRuntime, runtime_or_refusal
 
 if TYPE_CHECKING:
     from jupyterhub.spawner import Spawner as _Base
@@ -147,7 +150,9 @@ class GpuSpawnerMixin(_Base):
             self.log.error("%s is refused a share: %s", self._log_name, error)
             raise refusal(NO_LEDGER, self) from error
         try:
-            return await super().start()
+            started = await super().start()
+            await runtime.material.at_start(self)
+            return started
         except BaseException:
             # After a failure or a timeout the hub stops the server, and
             # `run_post_stop_hook` gives the lease back; a cancelled start may be
@@ -171,6 +176,7 @@ class GpuSpawnerMixin(_Base):
     def get_env(self) -> dict[str, str]:
         """Return the environment, with the lease laid over it."""
         env = super().get_env()
+        env.update(self._material_variables())
         if self.lease is None:
             return env
         admin = {name: str(env[name]) for name in self.environment if name in env}
@@ -188,6 +194,25 @@ class GpuSpawnerMixin(_Base):
         if self.memory_hook:
             result = with_memory_hook(result, self.hook_folder())
         return with_jupyter_settings(result, self.hook_folder())
+
+    def _material_variables(self) -> dict[str, str]:
+        """Return what a server is told of the material."""
+        runtime = self.user.settings.get(RUNTIME_SETTING)
+        if runtime is None:
+            return {}
+        material = runtime.material
+        found = {}
+        if material.installed().data:
+            found["GPUWORKSHOP_DATA"] = str(material.installed().data_folder)
+        if material.open_first:
+            first = first_url(
+                material.open_first,
+                home=self.home_folder(),
+                root=self.format_string(self.notebook_dir or ""),
+                default_url=self.format_string(self.default_url or ""),
+            )
+            found |= {"JUPYTERHUB_DEFAULT_URL": first} if first else {}
+        return found
 
     async def progress(self) -> AsyncIterator[dict[str, Any]]:
         """Say on the spawn page which share of which device it is, as it goes."""
@@ -308,6 +333,33 @@ class GpuSpawnerMixin(_Base):
     def hook_folder(self) -> str:
         """Return where the server finds the import hook; empty for the package's."""
         return str(self.memory_hook_path)
+
+    def home_folder(self) -> str:
+        """Return the home as the server has it; empty where that is not known."""
+        return ""
+
+    async def find_home(self) -> Home | None:
+        """Return how the home of the server that runs is reached; None for no way.
+
+        Raises:
+            HostError: it cannot be found; with what to do.
+        """
+        return None
+
+    async def run_in_home(
+        self, home: Home, script: Path, arguments: Sequence[str]
+    ) -> bytes:
+        """Run a script as the attendee, in their home; return what it says.
+
+        Args:
+            home: as `find_home` returned it.
+            script: Python 3.8 and the standard library.
+            arguments: of the script.
+
+        Raises:
+            HostError: it did not run to its end.
+        """
+        return await run_on_host(home, script, arguments)
 
     def attendee_uid(self) -> int | None:
         """Return the Unix user that only this attendee's servers run as, or None."""

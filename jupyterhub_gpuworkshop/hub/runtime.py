@@ -27,9 +27,11 @@ from .database import default_ledger_url
 from .doors import DoorKeeper
 from .drains import Drains
 from .engines import Engines
+from .homes import Homes, file_beside
 from .ledger import DurableLedger
 from .link import HubLink
 from .look import look_once
+from .material import MaterialBringer, watch_for_ever
 from .reconcile import Reconciler
 from .records import ServerRecords
 from .tokens import ServerTokens
@@ -37,7 +39,7 @@ from .tokens import ServerTokens
 if TYPE_CHECKING:
     from .mixin import GpuSpawnerMixin
 
-_SETTING = "gpuworkshop"
+RUNTIME_SETTING = "gpuworkshop"
 _LOOK_AGAIN_SECONDS = 30.0
 
 NO_LEDGER = (
@@ -130,10 +132,10 @@ class GpuRuntime(LoggingConfigurable):
     @classmethod
     def of(cls, settings: dict[str, Any]) -> "GpuRuntime":
         """Return the runtime of the hub with these tornado settings."""
-        runtime = settings.get(_SETTING)
+        runtime = settings.get(RUNTIME_SETTING)
         if runtime is None:
             app = settings["app"]
-            runtime = settings[_SETTING] = cls(parent=app, app=app)
+            runtime = settings[RUNTIME_SETTING] = cls(parent=app, app=app)
         return cast("GpuRuntime", runtime)
 
     def __init__(self, *, app: Any, **kwargs: Any) -> None:
@@ -161,6 +163,12 @@ class GpuRuntime(LoggingConfigurable):
         self.banner = Banner(changed=self._changed)
         self.engines = Engines(app)
         self.tokens = ServerTokens(app.db, self.log)
+        self.material = MaterialBringer(
+            self.rules.material.folder,
+            self.rules.material.open_first,
+            Homes(file_beside(self.rules.roster_file(self.workshop or {}))),
+            self.log,
+        )
         self.reconciler = Reconciler(self)
 
     def _open_ledger(self) -> DurableLedger:
@@ -195,6 +203,7 @@ class GpuRuntime(LoggingConfigurable):
             )
             self._tasks.append(asyncio.ensure_future(self.link.run()))
         self._tasks.append(asyncio.ensure_future(self.reconciler.run()))
+        self._tasks.append(asyncio.ensure_future(watch_for_ever(self)))
         self._first_look = asyncio.ensure_future(self._look())
 
     async def _look(self) -> None:

@@ -5,12 +5,15 @@ survives a kill -9 of the hub, and process ids that are believed only with their
 time.
 """
 
+import os
 import pwd
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from jupyterhub.spawner import LocalProcessSpawner, SimpleLocalProcessSpawner
 
+from jupyterhub_gpuworkshop.core.errors import HostError
+from jupyterhub_gpuworkshop.hub.homes import UNIX, Home
 from jupyterhub_gpuworkshop.hub.mixin import GpuSpawnerMixin
 from jupyterhub_gpuworkshop.hub.runtime import GpuRuntime
 
@@ -56,6 +59,27 @@ class GpuLocalMixin(GpuSpawnerMixin):
             return 0
         return await super().poll()
 
+    def home_folder(self) -> str:
+        """Return the home of the Unix user whose name the attendee has."""
+        try:
+            return pwd.getpwnam(self.user.name).pw_dir
+        except KeyError:
+            return ""
+
+    async def find_home(self) -> Home | None:
+        """Return the home of the Unix user whose name the attendee has."""
+        try:
+            user = pwd.getpwnam(self.user.name)
+        except KeyError:
+            raise HostError(f"There is no Unix user {self.user.name!r}.") from None
+        return Home(
+            kind=UNIX,
+            path=user.pw_dir,
+            uid=user.pw_uid,
+            gid=user.pw_gid,
+            account=user.pw_name,
+        )
+
     def _is_another_process(self) -> bool:
         """Whether the record says that `pid` now belongs to somebody else."""
         if self.lease is None:
@@ -93,3 +117,13 @@ class GpuSimpleSpawner(GpuLocalMixin, SimpleLocalProcessSpawner):
 
     For demos and rehearsals: attendees can reach each other's files and processes.
     """
+
+    def home_folder(self) -> str:
+        """Return the folder that stands for the attendee's home."""
+        return str(self.home_dir)
+
+    async def find_home(self) -> Home | None:
+        """Return the folder that stands for the home; the hub's user has them all."""
+        return Home(
+            kind=UNIX, path=self.home_folder(), uid=os.geteuid(), gid=os.getegid()
+        )

@@ -8,6 +8,7 @@ import asyncio
 import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jupyterhub.utils import maybe_future
@@ -16,6 +17,7 @@ from traitlets.config import Configurable
 
 from jupyterhub_gpuworkshop.core.errors import HostError, ShareRefused, SourceError
 from jupyterhub_gpuworkshop.core.leases import Lease
+from jupyterhub_gpuworkshop.hub.homes import UNIX, Home
 from jupyterhub_gpuworkshop.hub.mixin import GpuSpawnerMixin
 from jupyterhub_gpuworkshop.hub.refusal import refusal
 from jupyterhub_gpuworkshop.hub.runtime import GpuRuntime
@@ -308,6 +310,39 @@ class GpuSystemdMixin(GpuSpawnerMixin, _RuledUnit):
                 return None
         return self._uid if self._uid >= _LOWEST_PERSONS_UID else None
 
+    def home_folder(self) -> str:
+        """Return the Unix user's home; systemd's own where that makes the user."""
+        if self.dynamic_users:
+            return f"/var/lib/{self.user.name}"
+        try:
+            return pwd.getpwnam(self._account()).pw_dir
+        except KeyError:
+            return ""
+
+    async def find_home(self) -> Home | None:
+        """Return the home of the Unix user that the server runs as.
+
+        Raises:
+            HostError: there is no such user.
+        """
+        if self.dynamic_users:
+            return dynamic_home(self._expand_user_vars("{USERNAME}"))
+        try:
+            user = pwd.getpwnam(self._account())
+        except KeyError:
+            raise HostError(f"There is no Unix user {self._account()!r}.") from None
+        return Home(
+            kind=UNIX,
+            path=user.pw_dir,
+            uid=user.pw_uid,
+            gid=user.pw_gid,
+            account=user.pw_name,
+        )
+
+    def _account(self) -> str:
+        """Return the Unix user; TLJH chooses it while it starts a server."""
+        return self._unix_user or str(self._expand_user_vars(self.username_template))
+
     def _own_unit_name(self) -> str:
         """Return the unit's name, in which SystemdSpawner forgets the server's."""
         name = str(self._expand_user_vars(self.unit_name_template))
@@ -321,6 +356,21 @@ class GpuSystemdMixin(GpuSpawnerMixin, _RuledUnit):
         if isinstance(string, (list, tuple)):
             return [self._expand_user_vars(line) for line in string]
         return super()._expand_user_vars(string)
+
+
+def dynamic_home(name: str) -> Home:
+    """Return the home of a user whom systemd makes up for each start.
+
+    Raises:
+        HostError: systemd has made none.
+    """
+    # /var/lib/NAME is a link to it; only root can pass through "private".
+    folder = Path("/var/lib/private") / name
+    try:
+        owner = folder.stat()
+    except OSError as error:
+        raise HostError(f"{folder} cannot be found: {error.strerror}.") from None
+    return Home(kind=UNIX, path=str(folder), uid=owner.st_uid, gid=owner.st_gid)
 
 
 class GpuSystemdSpawner(GpuSystemdMixin, SystemdSpawner):
