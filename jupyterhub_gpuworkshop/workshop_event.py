@@ -59,7 +59,8 @@ class RosterSettings(Section):
         default=None,
         description="How many attendees get in; the first that come. Organisers need "
         "no seat. An attendee has one from the first login, or `gpuworkshop prestart`, "
-        "until the account is deleted on the hub's admin page. 1 to 100000. Default: "
+        "until the account is deleted on the hub's admin page, or the attendee taken "
+        "off the roster. 1 to 100000. Default: "
         f"everyone on the roster. {ON_HUB}",
     )
 
