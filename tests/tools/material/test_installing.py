@@ -427,9 +427,12 @@ def test_who_may_not_write_there_is_told_to_use_sudo() -> None:
             "material: {folder: m}\n"
         )
         script = (
+            # All that it imports, as long as it may read that.
             "import os; from jupyterhub_gpuworkshop.cli import main; "
             "from jupyterhub_gpuworkshop.tools.material import report; "
-            f"os.chdir({place!r}); os.setgroups([]); os.setuid(65534); "
+            f"os.chdir({place!r}); "
+            "report.Workshop.load('workshop.yaml'); "
+            "os.setgroups([]); os.setuid(65534); "
             "main(['material', 'install'])"
         )
         done = subprocess.run(  # noqa: S603  our own script
