@@ -10,7 +10,7 @@ from rich.console import Console
 from jupyterhub_gpuworkshop import __version__
 from jupyterhub_gpuworkshop.machine.examination import ABSENT, Examination
 
-from . import address, containers, gpus, host, hub, reclaiming, service
+from . import address, containers, gpus, host, hub, material, reclaiming, service
 from .check import Check, fail, needs_root, skip
 from .consult import Probe, consult
 from .patient import DoctorOptions as DoctorOptions  # for the command line
@@ -119,6 +119,7 @@ def _of_the_workshop(patient: Patient) -> Sequence[Probe]:
     return (
         _probe("workshop.file", lambda: judge_file(patient.given())),
         _probe("workshop.places", lambda: judge_places(patient.workshop)),
+        _probe("workshop.material", lambda: material.judge_installed(patient.workshop)),
     )
 
 
@@ -242,7 +243,17 @@ def _of_the_host(patient: Patient) -> Sequence[Probe]:
             "host.memory",
             lambda: host.judge_memory(read_memory(), patient.workshop.attendees),
         ),
+        _probe("host.material", lambda: _material(patient)),
         _probe("host.hook", hook),
+    )
+
+
+def _material(patient: Patient) -> Check:
+    kept = patient.workshop.material
+    return material.judge_place(
+        material.read_place(patient.workshop),
+        named=bool(kept.notebooks or kept.data),
+        simulated=patient.simulated,
     )
 
 

@@ -19,6 +19,7 @@ AREAS = {
 CHECKS = {
     "workshop.file": "The workshop file: there, and without a mistake.",
     "workshop.places": "A place on the GPUs for every attendee expected.",
+    "workshop.material": "What the workshop file names as material is installed.",
     "gpus.driver": "The driver answers; driver, NVML and kernel module fit together.",
     "gpus.devices": "Every NVIDIA GPU on the bus is one that the driver sees and that "
     "answers; memory of each.",
@@ -50,6 +51,8 @@ CHECKS = {
     "host.selinux": "SELinux allows containers to use the GPUs.",
     "host.disk": "Room on disk, and inodes, for the attendees' homes.",
     "host.memory": "Host memory for the attendees' servers.",
+    "host.material": "The folder of material stays through a reboot, attendees can "
+    "read it and not change it, and an update has room.",
     "host.hook": "The import hook's folder can be read by attendees.",
     "containers.engine": "Docker or Podman: there where servers are containers, and "
     "answering.",
