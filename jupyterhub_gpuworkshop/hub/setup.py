@@ -218,9 +218,12 @@ def _add_service(
         "url": url,
         "display": True,
         "oauth_no_confirm": True,
-        # What the page asks of whoever logs in: nothing but who they are, and
-        # whether they organise.
-        "oauth_client_allowed_scopes": [READ_SCOPE, ADMIN_SCOPE, "admin-ui"],
+        # What the page asks of whoever logs in: nothing but who they are, since when,
+        # and whether they organise. An account is told from an earlier one of the
+        # same name by that, whose work is not theirs.
+        "oauth_client_allowed_scopes": [
+            *(READ_SCOPE, ADMIN_SCOPE, "admin-ui", "read:users!user"),
+        ],
     }
     if rules.service.managed:
         secret = secrets.token_hex(32)

@@ -137,7 +137,8 @@ def writable(workshop: Workshop) -> tuple[Path, ...]:
 def readable(workshop: Workshop) -> tuple[Path, ...]:
     """Return what this workshop makes the service read, beside the workshop file."""
     simulated = workshop.gpus.simulated_dir
-    return () if simulated is None else (simulated,)
+    archives = workshop.material.archives
+    return (archives,) if simulated is None else (simulated, archives)
 
 
 def put_in_place(unit: Unit, folder: Path = UNITS) -> bool:

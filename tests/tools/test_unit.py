@@ -51,6 +51,16 @@ def test_what_lies_in_a_home_may_be_read_and_else_no_home_may() -> None:
         assert "ProtectHome=read-only\n" in unit.text()
 
 
+def test_the_archives_of_work_may_be_read_also_in_a_home(workshop: Path) -> None:
+    archives = Path("/home/o/work")
+    with workshop.open("a") as file:
+        file.write(f"material:\n  archives: {archives}\n")
+    unit = for_workshop(str(workshop))
+    assert archives in unit.readable
+    assert archives not in unit.writable
+    assert "ProtectHome=read-only\n" in unit.text()
+
+
 def test_what_lies_among_temporary_files_is_there_for_the_service() -> None:
     python, temporary = Path("/usr/bin/python3"), Path("/") / "tmp"
     away = Unit(workshop="/srv/w.yaml", python=python)

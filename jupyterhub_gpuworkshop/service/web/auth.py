@@ -6,6 +6,7 @@ somebody is, and the scopes say what they may see.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 from jupyterhub.services.auth import HubOAuth, HubOAuthenticated
@@ -23,11 +24,14 @@ class Viewer:
         name: for people's eyes.
         attendee: whose own things are shown; None for an organiser, who sees all.
         is_user: whether it is a person; a service may be called like one.
+        since: when the hub made the user, seconds since 1970; None where the token
+            does not say.
     """
 
     name: str
     attendee: str | None
     is_user: bool = True
+    since: float | None = None
 
     @property
     def is_organiser(self) -> bool:
@@ -47,13 +51,28 @@ def viewer_of(model: Mapping[str, Any]) -> Viewer | None:
     where it is called like an attendee.
     """
     name, is_user = str(model.get("name", "")), model.get("kind", "user") == "user"
-    scopes = set(model.get("scopes") or ())
+    scopes, since = set(model.get("scopes") or ()), _seconds(model.get("created"))
     if scopes & ORGANISER_SCOPES:
-        return Viewer(name=name, attendee=None, is_user=is_user)
+        return Viewer(name=name, attendee=None, is_user=is_user, since=since)
     # A scope may be narrowed by a filter; narrowed to anything, it still says "read".
     if any(scope.partition("!")[0] == READ_SCOPE for scope in scopes):
-        return Viewer(name=name, attendee=name if is_user else "", is_user=is_user)
+        attendee = name if is_user else ""
+        return Viewer(name=name, attendee=attendee, is_user=is_user, since=since)
     return None
+
+
+def _seconds(moment: object) -> float | None:
+    """Read a moment of the hub's API."""
+    if not isinstance(moment, str):
+        return None
+    try:
+        # Python 3.10 reads no Z.
+        found = datetime.fromisoformat(moment.removesuffix("Z"))
+    except ValueError:
+        return None
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=timezone.utc)
+    return found.timestamp()
 
 
 class GuardedHandler(HubOAuthenticated, RequestHandler):

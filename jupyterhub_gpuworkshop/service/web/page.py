@@ -32,6 +32,12 @@ _KEEP_SECONDS = 2 * 3600.0
 _SAID_SECONDS = 20
 SAID_COOKIE = "gpuworkshop-said"
 
+# Not %B: that depends on the locale that the service happens to run in.
+_MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
+
 _WORDS = {
     "lease_granted": "Share granted",
     "lease_refused": "Share refused",
@@ -88,6 +94,11 @@ def _clock_time(at: float) -> str:
     return local.strftime("%H:%M:%S")
 
 
+def _day_and_time(at: float) -> str:
+    local = datetime.datetime.fromtimestamp(at, tz=datetime.timezone.utc).astimezone()
+    return f"{local.day} {_MONTHS[local.month - 1]} {local:%Y at %H:%M}"
+
+
 _JINJA = Environment(
     loader=FileSystemLoader(_TEMPLATE_FOLDER),
     autoescape=True,
@@ -101,6 +112,7 @@ _JINJA.filters.update(
     size=_size,
     duration=format_duration,
     clock_time=_clock_time,
+    day_and_time=_day_and_time,
     worth=_worth,
 )
 

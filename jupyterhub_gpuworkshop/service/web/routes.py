@@ -31,6 +31,7 @@ from .page_acts import (
     LetGoHandler,
     UndrainFormHandler,
 )
+from .work import ArchiveHandler, WorkHandler
 
 if TYPE_CHECKING:
     from jupyterhub_gpuworkshop.service.app import GpuService
@@ -78,6 +79,7 @@ def _routes(service: "GpuService") -> _Routes:
         "acts": Acts(monitor, service.rules, history, why_not_act=why_not_act),
         "endings": service.endings,
     }
+    working = {"auth": auth, "folder": service.rules.workshop.material.archives}
     asking = {**acting, "history": history, "rules": service.rules}
     return [
         ("", PageHandler, page),
@@ -86,6 +88,8 @@ def _routes(service: "GpuService") -> _Routes:
         ("drain", DrainFormHandler, acting),
         ("undrain", UndrainFormHandler, acting),
         ("end", EndFormHandler, acting),
+        ("work", WorkHandler, working),
+        ("work/archive", ArchiveHandler, working),
         ("oauth_callback", HubOAuthCallbackHandler, {}),
         ("health", HealthHandler, {"monitor": monitor}),
         ("link", LinkHandler, {"hub": monitor, "secret": service.link_secret}),
