@@ -12,6 +12,8 @@ import json
 import posixpath
 from asyncio.subprocess import PIPE
 from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -131,6 +133,7 @@ class MaterialBringer:
             if home is None:
                 return
             if record:
+                home = replace(home, user_since=_since(spawner.user.orm_user.created))
                 await asyncio.to_thread(self._homes.record, spawner.user.name, home)
             if not self.installed().parts:
                 return
@@ -159,6 +162,15 @@ class MaterialBringer:
             self._log.info("Material for %s: %s", who, done)
         if failed:
             self._log.warning("Material for %s: %s", who, failed)
+
+
+def _since(created: datetime | None) -> float:
+    """Return when a user was made as the hub's API tells it, in seconds since 1970."""
+    if created is None:
+        return 0.0
+    # The hub's database keeps UTC, and does not say so.
+    zone = created.tzinfo or timezone.utc
+    return created.replace(tzinfo=zone).timestamp()
 
 
 def in_words(said: bytes) -> tuple[str, str]:
