@@ -208,7 +208,7 @@ class GpuSpawnerMixin(_Base):
             first = first_url(
                 material.open_first,
                 home=self.home_folder(),
-                root=self.format_string(self.notebook_dir or ""),
+                root=self.root_folder(),
                 default_url=self.format_string(self.default_url or ""),
             )
             found |= {"JUPYTERHUB_DEFAULT_URL": first} if first else {}
@@ -337,6 +337,10 @@ class GpuSpawnerMixin(_Base):
     def home_folder(self) -> str:
         """Return the home as the server has it; empty where that is not known."""
         return ""
+
+    def root_folder(self) -> str:
+        """Return the root of the server's files; empty for the home."""
+        return str(self.format_string(self.notebook_dir or ""))
 
     async def find_home(self) -> Home | None:
         """Return how the home of the server that runs is reached; None for no way.

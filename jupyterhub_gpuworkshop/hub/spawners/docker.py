@@ -6,20 +6,31 @@ that the lease knows the container before it starts. The only importer of docker
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, ClassVar
 
 from dockerspawner import DockerSpawner, SwarmSpawner
-from traitlets import CaselessStrEnum, default
+from traitlets import CaselessStrEnum, Unicode, default
 from traitlets.config import Config
 from traitlets.config.loader import LazyConfigValue
 
-from jupyterhub_gpuworkshop.core.errors import LedgerError
+from jupyterhub_gpuworkshop.core.errors import HostError, LedgerError
 from jupyterhub_gpuworkshop.core.leases import Lease
+from jupyterhub_gpuworkshop.hub.homes import Home
+from jupyterhub_gpuworkshop.hub.material import MOST_BYTES
 from jupyterhub_gpuworkshop.hub.mixin import GpuSpawnerMixin
 from jupyterhub_gpuworkshop.hub.refusal import refusal
 from jupyterhub_gpuworkshop.hub.runtime import NO_LEDGER, GpuRuntime
 
-from .docker_engine import APIError, DockerEngine, fill_hook_volume, make_client
+from .docker_engine import (
+    APIError,
+    DockerEngine,
+    fill_hook_volume,
+    make_client,
+    run_in_container,
+)
+from .docker_home import command_for, home_of, home_path, with_material
 from .docker_request import (
     HOOK_TARGET,
     LEASE_LABEL,
@@ -31,6 +42,10 @@ from .docker_request import (
 )
 
 _ASK_AGAIN_SECONDS = (0.5, 2.0, 5.0)
+# What waits for attendees' containers keeps nothing else of the hub waiting.
+_IN_CONTAINERS = ThreadPoolExecutor(4, "gpuworkshop-in-containers")
+
+_NO_SUCH_SOURCE = "bind source path does not exist"
 
 _NEEDS_REMOVE = (
     "GPU shares need containers that are removed when their servers stop: one that is "
@@ -73,8 +88,26 @@ class GpuDockerMixin(GpuSpawnerMixin):
         """,
     ).tag(config=True)
 
+    material_volume = Unicode(
+        help="""
+        The volume with the material, where the engine's host has it in no folder.
+
+        Where the hub itself runs in a container: the name of the volume that is
+        mounted at `material.folder` of the workshop file. Attendees' containers get
+        it at the same path, read-only, once material is installed. Empty, the
+        default, means that folder of the engine's host.
+
+        Example::
+
+            c.GpuDockerMixin.material_volume = "gpuworkshop-material"
+        """,
+    ).tag(config=True)
+
     _filled_volumes: ClassVar[set[str]] = set()
     _image_environment: Sequence[str] = ()
+    _image_folder = ""
+    """Where the image starts its command."""
+
     _driver = DeviceDriver.NVIDIA
     _hook_volume = ""
     _whose_name = ""
@@ -194,7 +227,9 @@ class GpuDockerMixin(GpuSpawnerMixin):
         if lease is None:
             return await super().create_object()
         image = await self.docker("inspect_image", self.image)
-        self._image_environment = (image.get("Config") or {}).get("Env") or ()
+        image_config = image.get("Config") or {}
+        self._image_environment = image_config.get("Env") or ()
+        self._image_folder = str(image_config.get("WorkingDir") or "/")
         self._driver = await self._choose_driver(lease)
         self._hook_volume = await self._prepare_hook(lease)
         created: dict[str, Any] = await super().create_object()
@@ -224,8 +259,68 @@ class GpuDockerMixin(GpuSpawnerMixin):
             )
             for sentence in asked.sentences:
                 self.log.warning("%s", sentence)
-            kwargs = dict(asked.arguments)
+            return self._create(dict(asked.arguments))
         return super().docker(method, *args, **kwargs)
+
+    async def _create(self, arguments: dict[str, Any]) -> Any:
+        """Create the container: with the material, and if that fails without it."""
+        create = super().docker
+        material = GpuRuntime.of(self.user.settings).material
+        if not material.installed().parts:
+            return await create("create_container", **arguments)
+        with_it = with_material(arguments, material.folder, str(self.material_volume))
+        try:
+            return await create("create_container", **with_it)
+        except APIError as error:
+            if _NO_SUCH_SOURCE not in str(error.explanation):
+                raise
+            self.log.error(
+                "%s gets no material: the engine's host has no folder %s. Where the "
+                "hub is in a container too, keep it in a volume, and name that in "
+                "c.GpuDockerMixin.material_volume.",
+                self._log_name,
+                material.folder,
+            )
+        return await create("create_container", **arguments)
+
+    def root_folder(self) -> str:
+        """Return the root of the server's files."""
+        given = self.extra_create_kwargs
+        asked = given.get("working_dir", "") if isinstance(given, dict) else ""
+        root = super().root_folder()
+        return root if root.startswith("/") else str(asked or self._image_folder)
+
+    def home_folder(self) -> str:
+        """Return what counts as home in a container that is to be created."""
+        binds = [x["bind"] for x in self.volume_binds.values() if x["mode"] != "ro"]
+        mounts = [x["Target"] for x in self.mount_binds if not x["ReadOnly"]]
+        return home_path(self.root_folder(), [*binds, *mounts])
+
+    async def find_home(self) -> Home | None:
+        """Return what counts as home in the container that runs."""
+        container = await self.docker("inspect_container", self.object_id)
+        return home_of(container, super().root_folder())
+
+    async def run_in_home(
+        self, home: Home, script: Path, arguments: Sequence[str]
+    ) -> bytes:
+        """Run a script in the container, as its user; return what it says.
+
+        Raises:
+            HostError: it did not run to its end.
+        """
+        given, tls = self.client_kwargs, self.tls_config
+        call = _IN_CONTAINERS.submit(
+            run_in_container,
+            lambda **kwargs: make_client({**kwargs, **given}, tls),
+            self.object_id,
+            lambda: command_for(script.read_text(), home, arguments),
+            MOST_BYTES,
+        )
+        try:
+            return await asyncio.wrap_future(call)
+        except APIError as error:
+            raise HostError(str(error.explanation or error)) from None
 
     def _docker(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the client; an engine in trouble is no answer.

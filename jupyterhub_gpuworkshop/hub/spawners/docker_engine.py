@@ -5,9 +5,11 @@ container that no spawner vouches for, and those that fill a volume.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import tarfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,6 +19,7 @@ from docker.errors import APIError, NotFound
 from docker.tls import TLSConfig
 from docker.utils import kwargs_from_env
 
+from jupyterhub_gpuworkshop.core.errors import HostError
 from jupyterhub_gpuworkshop.core.leases import Lease
 from jupyterhub_gpuworkshop.hub.memory_hook import FOLDER
 
@@ -32,7 +35,17 @@ _LIMIT_SECONDS = 60.0
 
 _NOT_RUNNING = frozenset({"exited", "dead", "removing"})
 
-__all__ = ["APIError", "DockerEngine", "fill_hook_volume", "make_client"]
+_SCRIPT_SECONDS, _SILENT_SECONDS = 120.0, 60
+_HEADER_BYTES = 8
+_STDOUT = 1
+
+__all__ = [
+    "APIError",
+    "DockerEngine",
+    "fill_hook_volume",
+    "make_client",
+    "run_in_container",
+]
 
 
 def make_client(
@@ -119,6 +132,59 @@ class DockerEngine:
                 yield self.client.inspect_container(container_id)
             except NotFound:
                 continue
+
+
+def run_in_container(
+    make: Callable[..., docker.APIClient],
+    container: str,
+    command: Callable[[], list[str]],
+    most_bytes: int,
+) -> bytes:
+    """Run a command in a container, as its user; return what it says.
+
+    It comes back in bounded time, whatever an attendee has made of the container.
+
+    Args:
+        make: makes a client, given how long an answer may take.
+        container: its id.
+        command: returns what to run.
+        most_bytes: what it may say.
+
+    Raises:
+        HostError: it did not end, or ended badly.
+    """
+    until = time.monotonic() + _SCRIPT_SECONDS
+    client = make(timeout=_SILENT_SECONDS)
+    run = client.exec_create(container, command())["Id"]
+    said = b""
+    try:
+        with contextlib.closing(client.exec_start(run, socket=True)) as stream:
+            while piece := stream.read(most_bytes):
+                said += piece
+                if time.monotonic() > until or len(said) > most_bytes:
+                    raise HostError("it says too much, or does not end")
+    except TimeoutError:
+        raise HostError("it does not end") from None
+    code = client.exec_inspect(run)["ExitCode"]
+    client.close()
+    output, errors = _apart(said)
+    if code:
+        raise HostError(f"it ended with {code}: {(errors or output)[-300:]!r}")
+    return output
+
+
+def _apart(said: bytes) -> tuple[bytes, bytes]:
+    """Take the engine's stream apart: standard output, and the rest."""
+    output, rest = b"", b""
+    while len(said) > _HEADER_BYTES:
+        end = _HEADER_BYTES + int.from_bytes(said[4:_HEADER_BYTES], "big")
+        piece = said[_HEADER_BYTES:end]
+        if said[0] == _STDOUT:
+            output += piece
+        else:
+            rest += piece
+        said = said[end:]
+    return output, rest
 
 
 def fill_hook_volume(client: docker.APIClient, image: str, filled: set[str]) -> str:
