@@ -171,7 +171,7 @@ class Joining:
             raise _Refused(429, come_back(wait))
         room = await self._do(self.room)
         if room is None:
-            raise HTTPError(404, _NO_ROOM)
+            raise _Refused(404, _NO_ROOM)
         kept = room.code_hash
         if not await self._do(lambda: is_code(kept, typed)):
             log.warning("Wrong room code: %s from %s", shown_name(name), address)
@@ -274,7 +274,8 @@ class JoinPage(BaseHandler):
         await super().prepare()
         self.set_header("Cache-Control", "no-store")
         if not await self._joining.is_open():
-            raise HTTPError(404, _NO_ROOM)
+            self.set_status(404)
+            await self._show(told=_NO_ROOM, is_closed=True)
 
     def check_xsrf_cookie(self) -> None:
         """Refuse a form of another site's, or too old a one, in words for people."""
@@ -340,6 +341,7 @@ class JoinPage(BaseHandler):
         told: str = "",
         *,
         other_name: bool = False,
+        is_closed: bool = False,
     ) -> None:
         page = await self.render_template(
             "join.html",
@@ -347,6 +349,7 @@ class JoinPage(BaseHandler):
             typed=typed,
             told=told,
             other_name=other_name,
+            is_closed=is_closed,
             url=self.request.path,
         )
         self.finish(page)

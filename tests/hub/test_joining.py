@@ -413,7 +413,10 @@ def test_nothing_is_there_unless_a_room_is_open_and_the_roster_is_good(
         data = {"username": "late", "room_code": _ROOM_CODE, "_xsrf": _token(page)}
         good = room.path.read_bytes()
         room.path.write_bytes(b"{")
-        assert session.get(room.join_url).status_code == 404
+        closed = session.get(room.join_url)
+        assert closed.status_code == 404
+        assert "No room is open here" in closed.text
+        assert 'name="room_code"' not in closed.text
         room.path.write_bytes(good)
         assert session.get(room.join_url).status_code == 200
         change_roster(room.path, lambda before: _with_room(before, None))
