@@ -34,10 +34,9 @@ from .lock_outs import LockOuts, file_beside
 from .organisers import is_organiser
 from .roster_file import LiveRoster
 from .seats import NO_SEAT, Seats, account_names
+from .waiting import WaitingRoom
 
 T = TypeVar("T")
-
-_MOST_WAITING = 1000
 
 
 class RosterAuthenticator(Authenticator):
@@ -146,7 +145,7 @@ class RosterAuthenticator(Authenticator):
             max_workers=min(4, os.cpu_count() or 1), thread_name_prefix="login"
         )
         self._reading = ThreadPoolExecutor(max_workers=2, thread_name_prefix="roster")
-        self._waiting = 0
+        self._waiting = WaitingRoom()
         self._seats = Seats(self.seats)
         self._joining = Joining(self, self._live, self._lock_outs, self._seats)
 
@@ -170,16 +169,11 @@ class RosterAuthenticator(Authenticator):
         """
         name = data.get("username", "").strip().lower()
         typed = data.get("password", "")
-        if self._waiting >= _MOST_WAITING:
-            raise HTTPError(503, "Too many log in at this moment. Try again in 10 s.")
-        self._waiting += 1
-        try:
+        with self._waiting.place(address_of(handler)):
             model = await self._judge(handler, name, typed)
             if model is not None and not model["admin"]:
                 await self._seat(handler, name)
             return model
-        finally:
-            self._waiting -= 1
 
     async def _seat(self, handler: Any, name: str) -> None:
         """Refuse an attendee without a seat; asked last, when the code was right."""
