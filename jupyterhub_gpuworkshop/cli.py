@@ -13,7 +13,7 @@ import click
 
 from jupyterhub_gpuworkshop import __version__
 from jupyterhub_gpuworkshop.cli_collect import collect
-from jupyterhub_gpuworkshop.cli_day import prestart, stop_all
+from jupyterhub_gpuworkshop.cli_day import prestart, remove_attendees, stop_all
 from jupyterhub_gpuworkshop.cli_material import material
 from jupyterhub_gpuworkshop.cli_roster import roster
 from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError, UnitError
@@ -231,6 +231,7 @@ main.add_command(material)
 main.add_command(roster)
 main.add_command(prestart)
 main.add_command(stop_all)
+main.add_command(remove_attendees)
 
 
 @main.group()

@@ -1,4 +1,4 @@
-"""`gpuworkshop prestart` and `stop-all`: arguments only."""
+"""`gpuworkshop prestart`, `stop-all`, `remove-attendees`: arguments only."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +10,7 @@ from jupyterhub_gpuworkshop.cli_roster import roster_place, with_roster
 
 if TYPE_CHECKING:
     from jupyterhub_gpuworkshop.tools.everybody import Everybody, Outcome
+    from jupyterhub_gpuworkshop.workshop import Workshop
 
 _Command = Callable[..., Any]
 
@@ -79,6 +80,79 @@ def stop_all(ctx: click.Context, /, yes: bool, **given: Any) -> None:
     ctx.exit(_tell(outcomes, "are stopped", "are not"))
 
 
+@click.command("remove-attendees")
+@click.option("--dry-run", is_flag=True, help="List what would be removed, no more.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--end-processes",
+    is_flag=True,
+    help="End what still runs as the Unix users that go; else these are left.",
+)
+@_with_hub
+@click.pass_context
+def remove_attendees(
+    ctx: click.Context,
+    /,
+    dry_run: bool,
+    yes: bool,
+    end_processes: bool,
+    **given: Any,
+) -> None:
+    """Remove what the workshop has made of attendees: accounts, homes, their names.
+
+    All that are on the roster, or the NAMEs that are given. It lists what would be
+    removed and asks: servers with their leases, the hub's accounts with their tokens,
+    homes that The Littlest JupyterHub or systemd made, and the lines of the roster. In
+    the history their names become numbers. Organisers and admins are never removed,
+    and archives of collected work stay. A run that was killed is begun again by the
+    same command. Exit status: 0 all of them are removed, 1 some are not; each is
+    listed with the reason.
+    """
+    from rich.console import Console
+
+    from jupyterhub_gpuworkshop.tools.removing.command import RemoveOptions, run
+
+    roster, workshop = _roster_and_workshop(given["path"], given["workshop"])
+    options = RemoveOptions(
+        names=given["names"],
+        roster=roster,
+        archives=workshop.material.archives,
+        service=workshop.service.name,
+        api_url=_api_url(given["api_url"]),
+        token=given["token"],
+        at_once=given["at_once"],
+        dry_run=dry_run,
+        end_processes=end_processes,
+    )
+
+    def is_sure(count: int) -> bool:
+        wanted = f"Type the number of attendees ({count}) to remove them for good"
+        return yes or click.prompt(wanted, default="", show_default=False) == str(count)
+
+    ctx.exit(run(options, Console(highlight=False), is_sure))
+
+
+def _roster_and_workshop(
+    path: Path | None, workshop: Path | None
+) -> "tuple[Path, Workshop]":
+    """Return the roster that is meant, and the workshop that it belongs to."""
+    from jupyterhub_gpuworkshop.tools.tljh_places import host_workshop
+    from jupyterhub_gpuworkshop.workshop import Workshop
+
+    roster = roster_place(path, workshop)
+    beside = roster.absolute().with_name("workshop.yaml")
+    found = workshop or host_workshop() or (beside if beside.exists() else None)
+    return roster, Workshop.load(found or {})
+
+
+def _api_url(given: str | None) -> str:
+    from jupyterhub_gpuworkshop.tools.tljh_places import host_workshop
+
+    # TLJH's hub has a port of its own.
+    port = 15001 if host_workshop() else 8081
+    return given or f"http://127.0.0.1:{port}/hub/api"
+
+
 def _everybody(
     *,
     names: tuple[str, ...],
@@ -90,13 +164,10 @@ def _everybody(
 ) -> "Everybody":
     from jupyterhub_gpuworkshop.hub.roster_file import read_roster
     from jupyterhub_gpuworkshop.tools.everybody import Everybody
-    from jupyterhub_gpuworkshop.tools.tljh_places import host_workshop
 
-    # TLJH's hub has a port of its own.
-    port = 15001 if host_workshop() else 8081
     return Everybody(
         names=names or read_roster(roster_place(path, workshop)).names(),
-        api_url=api_url or f"http://127.0.0.1:{port}/hub/api",
+        api_url=_api_url(api_url),
         token=token,
         at_once=at_once,
     )

@@ -135,3 +135,12 @@ def level_of(db: sqlite3.Connection, name: str) -> Level | None:
 def put_level(db: sqlite3.Connection, name: str, level: Level) -> None:
     """Write what is kept of a name."""
     put(db, "names", (name, level.tries, level.at))
+
+
+def forget_name(db: sqlite3.Connection, name: str) -> None:
+    """Remove every row of a name."""
+    for table in _COLUMNS:
+        db.execute(
+            f"DELETE FROM {table} WHERE name = ?",  # noqa: S608 - names above
+            (name,),
+        )

@@ -35,6 +35,7 @@ from jupyterhub_gpuworkshop.core.lock_out import (
 from .lock_out_tables import (
     connect,
     copy_since,
+    forget_name,
     level_of,
     pair_from,
     pair_of,
@@ -174,6 +175,10 @@ class LockOuts:
             return len(ended)
 
         return self._do(forget)
+
+    def forget(self, name: str) -> None:
+        """Forget all that is known of a name, where it has logged in from too."""
+        self._do(lambda db: forget_name(db, name_key(name)))
 
     def locked(self) -> list[Locked]:
         """Return who has to wait now, by name."""

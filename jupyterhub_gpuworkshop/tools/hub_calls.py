@@ -14,6 +14,7 @@ from jupyterhub_gpuworkshop.core.errors import HubError
 
 CALL_SECONDS = 60.0
 _MOST_TEXT = 400
+_THE_HUB = "The hub"
 
 
 class HubCalls:
@@ -23,17 +24,33 @@ class HubCalls:
         api_url: of it.
         token: of somebody who may do what is asked for.
         at_once: how many users are looked after at a time.
+        who: who answers there, for messages.
     """
 
-    def __init__(self, api_url: str, token: str, at_once: int) -> None:
+    def __init__(
+        self, api_url: str, token: str, at_once: int, who: str = _THE_HUB
+    ) -> None:
         self._url = api_url.rstrip("/")
         self._token = token
+        self._at_once = at_once
+        self._who = who
         # One call waits for a start; others ask meanwhile.
         self._client = AsyncHTTPClient(force_instance=True, max_clients=2 * at_once)
 
     def close(self) -> None:
         """Let go of what the client holds."""
         self._client.close()
+
+    def elsewhere(self, url: str, who: str, token: str | None = None) -> "HubCalls":
+        """Return calls at a service of the hub's; to be closed by themselves.
+
+        Args:
+            url: of the service's API.
+            who: its name for messages.
+            token: to show there; None for the one that is shown to the hub.
+        """
+        given = self._token if token is None else token
+        return HubCalls(url, given, self._at_once, who)
 
     async def call(
         self,
@@ -47,7 +64,7 @@ class HubCalls:
 
         Args:
             method: GET, POST or DELETE.
-            path: below the API's URL, or a whole URL of a service of the hub.
+            path: below the API's URL.
             seconds: how long it may take.
             body: of a POST, as JSON.
 
@@ -55,7 +72,7 @@ class HubCalls:
             HubError: nobody answers, or the token is not good for it.
         """
         request = HTTPRequest(
-            path if "://" in path else f"{self._url}/{path}",
+            f"{self._url}/{path}",
             method=method,
             headers={"Authorization": f"token {self._token}"},
             body=body if method == "POST" else None,
@@ -67,14 +84,15 @@ class HubCalls:
             answer = await self._client.fetch(request, raise_error=False)
         except Exception as error:
             what = str(error) or type(error).__name__
+            another = " --api-url names another address."
             raise HubError(
-                f"The hub does not answer at {self._url} ({what}). Is it running? "
-                "--api-url names another address."
+                f"{self._who} does not answer at {self._url} ({what}). Is it running?"
+                f"{another if self._who == _THE_HUB else ''}"
             ) from None
         if answer.code in (401, 403):
             raise HubError(
-                f"The hub refuses the token ({said(answer)}). Make one as an admin on "
-                "the hub's page Token, and give it in JUPYTERHUB_API_TOKEN."
+                f"{self._who} refuses the token ({said(answer)}). Make one as an admin "
+                "on the hub's page Token, and give it in JUPYTERHUB_API_TOKEN."
             )
         return answer
 
@@ -102,6 +120,15 @@ def json_of(answer: HTTPResponse) -> dict[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def list_of(answer: HTTPResponse) -> list[Any]:
+    """Return the list of an answer; an empty one where it has none."""
+    try:
+        found = json.loads(answer.body)
+    except ValueError:
+        return []
+    return found if isinstance(found, list) else []
 
 
 def said(answer: HTTPResponse) -> str:
