@@ -8,6 +8,8 @@ accounts are called alike at each workshop, and nobody is to find a stranger's w
 import re
 from datetime import datetime, timezone
 
+from .units import MIB, format_size
+
 SUFFIX = ".tar.gz"
 
 HEAD_BYTES = 256
@@ -75,3 +77,10 @@ def since_of(head: bytes) -> float | None:
 def is_same_account(one: float | None, other: float | None) -> bool:
     """Tell whether two accounts of one name are one; unknown ones are not."""
     return bool(one and other) and abs((one or 0) - (other or 0)) < _ALIKE_SECONDS
+
+
+def file_size(size_bytes: int) -> str:
+    """Return a size as one reads those of files, where most are small."""
+    if size_bytes < MIB:
+        return f"{-(-size_bytes // 1024)} KiB"
+    return format_size(size_bytes)

@@ -420,7 +420,7 @@ def _why(error: OSError) -> str:
 
 
 def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1024**2:,.0f} MiB"
+    return f"{-(-size_bytes // 1024**2):,} MiB"
 
 
 def main() -> None:

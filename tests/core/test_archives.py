@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from jupyterhub_gpuworkshop.core.archives import (
     HEAD_BYTES,
     earlier_stem,
+    file_size,
     is_same_account,
     marked,
     since_of,
@@ -96,3 +97,9 @@ def test_accounts_of_which_nothing_is_known_are_never_the_same() -> None:
 def test_what_is_no_plain_head_cannot_be_marked(head: bytes) -> None:
     with pytest.raises(ValueError, match="no plain head"):
         marked(head, _SINCE)
+
+
+def test_small_files_have_a_size_too() -> None:
+    assert [file_size(x) for x in (0, 1, 1024, 2000, 3 * 1024**2)] == [
+        *("0 KiB", "1 KiB", "1 KiB", "2 KiB", "3 MiB"),
+    ]

@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jupyterhub.services.auth import HubOAuth
 
+from jupyterhub_gpuworkshop.core.archives import file_size
 from jupyterhub_gpuworkshop.core.enforcement import LimitKind
 from jupyterhub_gpuworkshop.core.units import format_duration, format_size
 from jupyterhub_gpuworkshop.service.history import History
@@ -96,7 +97,7 @@ def _clock_time(at: float) -> str:
 
 def _day_and_time(at: float) -> str:
     local = datetime.datetime.fromtimestamp(at, tz=datetime.timezone.utc).astimezone()
-    return f"{local.day} {_MONTHS[local.month - 1]} {local:%Y at %H:%M}"
+    return f"{local.day} {_MONTHS[local.month - 1]} {local:%Y at %H:%M %Z}"
 
 
 _JINJA = Environment(
@@ -110,6 +111,7 @@ _JINJA.filters.update(
     word=_word,
     percent=_percent,
     size=_size,
+    file_size=file_size,
     duration=format_duration,
     clock_time=_clock_time,
     day_and_time=_day_and_time,

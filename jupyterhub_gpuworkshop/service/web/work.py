@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import unquote
@@ -97,6 +98,13 @@ class _WorkHandler(PlainHandler):
         if viewer is not None and not (viewer.is_organiser or viewer.user):
             self.send_error(403, reason="A service has no work of its own here.")
 
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Say why there is nothing."""
+        heading = "There is nothing to download"
+        if status_code != HTTPStatus.NOT_FOUND:
+            heading = "This page cannot be shown"
+        self.write_page("work.html", heading=heading, error=self._reason)
+
     async def in_thread(self, act: Callable[..., T], *given: Any) -> T:
         """Run what reads the disk.
 
@@ -130,6 +138,7 @@ class WorkHandler(_WorkHandler):
                 own = await self.in_thread(_own, self._folder, self.viewer, until_shown)
         self.write_page(
             "work.html",
+            error="",
             archives=archives,
             total_bytes=sum(archive.size_bytes for archive in archives),
             own=own.archive,

@@ -17,9 +17,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from jupyterhub_gpuworkshop.core.archives import stem_of
+from jupyterhub_gpuworkshop.core.archives import file_size, stem_of
 from jupyterhub_gpuworkshop.core.errors import HostError
-from jupyterhub_gpuworkshop.core.units import format_size
 from jupyterhub_gpuworkshop.hub.homes import UNIX, Home
 from jupyterhub_gpuworkshop.machine.archives import Shelf
 from jupyterhub_gpuworkshop.machine.as_attendee import Attendee, run_as_attendee
@@ -134,7 +133,7 @@ def _gathered(
         one = act.result()
         results.append(one)
         total += one.size_bytes
-        show(format_size(total))
+        show(file_size(total))
     return sorted(results, key=lambda one: one.name)
 
 
@@ -181,7 +180,7 @@ def lines_about(
     """Return what is said of it all, what failed last."""
     good = [one for one in results if not one.problem]
     failed = [one for one in results if one.problem]
-    size = format_size(sum(one.size_bytes for one in good))
+    size = file_size(sum(one.size_bytes for one in good))
     lines = [f"{len(good)} of {len(results)} packed, {size}, in {folder}."]
     if not results:
         lines = ["There is no work to collect."]

@@ -45,6 +45,7 @@ class Room:
         self.folder = folder
         self.archives = folder / "archives"
         self.homes: dict[str, Home] = {}
+        self.at_once = 2
 
     def home(self, name: str, *, since: float = 100.0, **files: bytes) -> Path:
         path = self.folder / f"home-of-{len(self.homes)}"
@@ -66,6 +67,7 @@ class Room:
             folder=self.archives,
             like=self.folder,
             largest_bytes=largest,
+            at_once=self.at_once,
         )
         if script is None:
             return plan
@@ -219,7 +221,7 @@ def test_names_of_files_move_no_cursor(room: Room) -> None:
     (home / "big\u202eexe").write_bytes(bytes(2000))
     result = room.collect(largest=1000)["ann"]
     (line,) = [x for x in lines_about([result], [], room.archives) if "big" in x]
-    assert line == "  ann: big?exe: too large (0 MiB)"
+    assert line == "  ann: big?exe: too large (1 MiB)"
 
 
 def test_a_folder_of_somebody_else_is_not_used(room: Room) -> None:
@@ -291,6 +293,7 @@ def test_on_a_full_disk_the_old_archive_stays(room: Room, small_disk: Path) -> N
     room.home("bea", thesis=b"small")
     room.collect()
     (home / "noise").write_bytes(os.urandom(3_000_000))
+    room.at_once = 1
     results = room.collect()
     assert "No space left on device. The one before" in results["ann"].problem
     assert results["bea"].problem == ""
