@@ -431,6 +431,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, required=True)
     given = parser.parse_args()
     # A file system of the attendee's own making may never answer.
+    if os.getpid() == 1:
+        # The first process of a container gets no signal that it does not handle.
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(1))
     signal.alarm(given.seconds)
     with contextlib.suppress(OSError):
         os.nice(10)

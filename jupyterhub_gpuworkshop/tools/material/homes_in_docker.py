@@ -89,7 +89,7 @@ def _own_container(docker: str, home: Home, called: str) -> list[str]:
         ):
             raise HostError(f"The volume {mount.source} is not there any more.")
     return [
-        *("run", "--rm", "--interactive", "--init", "--name", called),
+        *("run", "--rm", "--interactive", "--name", called),
         *("--network=none", "--log-driver=none", "--pull=never"),
         *("--cap-drop=ALL", "--cap-add=DAC_READ_SEARCH"),
         *("--security-opt=no-new-privileges", "--memory=1g", "--pids-limit=64"),

@@ -27,6 +27,7 @@ _HEAD_BYTES = 10
 _EXTRA_BYTES = 256 * 1024**2
 """For the names and headers of a great many small files."""
 
+_ADVICE = ("Run 'docker", "See 'docker")
 _MOST_FIRST = 3
 _LONGEST = 200
 
@@ -181,8 +182,10 @@ def read_told(said: bytes) -> Told:
 
 
 def _last(said: bytes) -> str:
-    lines = said.decode(errors="replace").split("\n")
-    return next((line for line in reversed(lines) if line.strip()), "").strip()
+    """Return its last line; Docker ends with an advice that helps nobody."""
+    lines = [line.strip() for line in said.decode(errors="replace").split("\n")]
+    said_something = [x for x in lines if x and not x.startswith(_ADVICE)]
+    return said_something[-1] if said_something else ""
 
 
 def _last_line(said: bytes) -> str:
