@@ -50,6 +50,7 @@ class Event:
                 "monitor": {"interval": "0.5s"},
             },
         ).start()
+        wait_for(lambda: self.service("health"), why="the service does not serve")
 
     def run(self, *arguments: str, answer: str = "") -> Result:
         """Run the command as olga would."""
@@ -69,16 +70,19 @@ class Event:
 
     def history_users(self) -> set[str]:
         """Return of whom something happened, as the service says."""
-        url = f"http://127.0.0.1:{self.hub.service_port}/services/gpuworkshop/"
+        answer = self.service("api/v1/events?limit=1000")
+        return {event["user"] for event in answer.json()} if answer else set()
+
+    def service(self, path: str) -> requests.Response | None:
+        """Ask the GPU service as olga; None while it does not listen."""
         try:
-            answer = requests.get(
-                f"{url}api/v1/events?limit=1000",
+            return requests.get(
+                f"http://127.0.0.1:{self.hub.service_port}/services/gpuworkshop/{path}",
                 headers={"Authorization": "token olgas-own-token"},
                 timeout=30,
             )
-        except requests.ConnectionError:  # it does not listen yet
-            return set()
-        return {event["user"] for event in answer.json()}
+        except requests.ConnectionError:
+            return None
 
     def may_ask(self, token: str) -> bool:
         """Return whether the hub knows whose a token is."""

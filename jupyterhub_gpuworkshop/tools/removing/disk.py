@@ -39,9 +39,16 @@ _SPOOLS = (
 )
 """What a later account of that name would find, and cron would run for it."""
 _JOBS = ("/var/spool/cron/atjobs", "/var/spool/at")
-_SIGNAL_ALL = "import os, sys; os.kill(-1, int(sys.argv[1]))"
-"""Run as a user: a signal to all of that user's processes, in one step of the kernel's,
-so that none forks away."""
+_SIGNAL_ALL = """
+import os, sys
+uid, group, signum = map(int, sys.argv[1:])
+os.setgroups([])
+os.setresgid(group, group, group)
+os.setresuid(uid, uid, uid)
+os.kill(-1, signum)
+"""
+"""A signal to all processes of a user, in one step of the kernel's, so that none forks
+away; not to who sends it, nor to other users', since it is sent as that user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,11 +190,11 @@ def _see_to_processes(judged: Judged, end_processes: bool) -> None:
 
 
 def _signal_all(uid: int, signum: int) -> None:
+    command = (sys.executable, "-I", "-S", "-c", _SIGNAL_ALL)
+    numbers = (str(uid), str(_NOBODYS_GROUP), str(int(signum)))
+    # It fails where there is nobody left to hear it.
     subprocess.run(  # noqa: S603 - text of this module, and numbers
-        [sys.executable, "-I", "-S", "-c", _SIGNAL_ALL, str(int(signum))],
-        user=uid,
-        group=_NOBODYS_GROUP,
-        extra_groups=[],
+        (*command, *numbers),
         cwd="/",
         env={},
         stdin=subprocess.DEVNULL,
