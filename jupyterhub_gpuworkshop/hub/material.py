@@ -89,7 +89,7 @@ class MaterialBringer:
         It comes back within `START_SECONDS` and raises nothing.
         """
         try:
-            bringing = self._begin(spawner, record=True)
+            bringing = self._begin(spawner)
             done, _ = await asyncio.wait({bringing}, timeout=START_SECONDS)
             if not done:
                 self._log.warning(
@@ -114,27 +114,24 @@ class MaterialBringer:
             return
         for spawner in servers:
             if spawner.lease and self._brought.get(spawner.lease.id) != seen:
-                self._begin(spawner, record=False)
+                self._begin(spawner)
 
-    def _begin(
-        self, spawner: "GpuSpawnerMixin", *, record: bool
-    ) -> "asyncio.Task[None]":
+    def _begin(self, spawner: "GpuSpawnerMixin") -> "asyncio.Task[None]":
         if spawner.lease is not None and (seen := stamp(self.folder)) is not None:
             self._brought[spawner.lease.id] = seen
-        task = asyncio.ensure_future(self._bring(spawner, record))
+        task = asyncio.ensure_future(self._bring(spawner))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _bring(self, spawner: "GpuSpawnerMixin", record: bool) -> None:
+    async def _bring(self, spawner: "GpuSpawnerMixin") -> None:
         who = spawner._log_name
         try:
             home = await spawner.find_home()
             if home is None:
                 return
-            if record:
-                home = replace(home, user_since=_since(spawner.user.orm_user.created))
-                await asyncio.to_thread(self._homes.record, spawner.user.name, home)
+            home = replace(home, user_since=_since(spawner.user.orm_user.created))
+            await asyncio.to_thread(self._homes.record, spawner.user.name, home)
             if not self.installed().parts:
                 return
             async with self._turns:

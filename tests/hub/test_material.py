@@ -140,7 +140,7 @@ class StandIn:
 
     _log_name = "ann"
     lease = SimpleNamespace(id="lease-1")
-    user = SimpleNamespace(name="ann")
+    user = SimpleNamespace(name="ann", orm_user=SimpleNamespace(created=None))
 
     def __init__(self, home: Home | None, script: Path | None = None) -> None:
         self.home = home
