@@ -1,6 +1,9 @@
 """From a list of people to logging in from a card, in a real browser."""
 
 import csv
+import io
+import json
+import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -8,12 +11,24 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conftest import require_engine
+from tests.hub.running_hub import wait_for
 
 from .people import HOSTILE, as_spreadsheet, full_names
 from .workshop_day import CHROMIUM, Day, chromium
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
+
+_NOTEBOOK = json.dumps(
+    {
+        "cells": [
+            {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "# LESSON"}
+        ],
+        "metadata": {},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+)
 
 pytestmark = [pytest.mark.hub, pytest.mark.lab, pytest.mark.browser]
 
@@ -38,12 +53,25 @@ def page(browser: "Browser") -> Iterator["Page"]:
 @pytest.fixture(scope="module")
 def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
     """Return a workshop for a hundred people, whose hub runs."""
-    day = Day(tmp_path_factory.mktemp("day"), {})
-    (day.folder / "people.csv").write_bytes(as_spreadsheet())
+    folder = tmp_path_factory.mktemp("day")
+    material = {
+        "folder": "material",
+        "notebooks": {"intro": "lessons"},
+        "data": {"tables": "tables"},
+        "open_first": "intro/start.ipynb",
+        "archives": "archives",
+    }
+    day = Day(folder, {"material": material})
+    (folder / "lessons").mkdir()
+    (folder / "lessons/start.ipynb").write_text(_NOTEBOOK.replace("LESSON", "Lesson 1"))
+    (folder / "tables").mkdir()
+    (folder / "tables/one.csv").write_text("1,2\n")
+    (folder / "people.csv").write_bytes(as_spreadsheet())
+    day.organise("material", "install")
     make = ("roster", "make", "--csv", "people.csv", "--address", day.address)
     day.organise(*make, "--merge", "mail.csv")
     try:
-        day.hub.start()
+        day.start()
         yield day
     finally:
         day.hub.close()
@@ -75,13 +103,15 @@ def test_no_spreadsheet_runs_what_somebody_is_called(day: Day) -> None:
     assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t"))]
 
 
-def test_an_attendee_comes_from_the_card_into_jupyterlab(
+def test_an_attendee_comes_from_the_card_to_the_first_notebook(
     day: Day, page: "Page"
 ) -> None:
     code = day.cards()["ohara-zoe"]
     day.log_in(page, "Ohara-Zoe ", code.lower().replace("-", " "))
-    page.wait_for_url("**/user/ohara-zoe/lab**", timeout=60_000)
-    page.get_by_role("menuitem", name="File").wait_for(timeout=60_000)
+    page.wait_for_url("**/user/ohara-zoe/lab/tree/intro/start.ipynb**", timeout=60_000)
+    page.get_by_role("heading", name="Lesson 1").wait_for(timeout=60_000)
+    home = day.folder / "home/ohara-zoe"
+    assert (home / "data/tables/one.csv").read_text() == "1,2\n"
     # Who came by a card may not do what an organiser does.
     assert page.goto(f"{day.address}/hub/admin").status == 403
 
@@ -142,3 +172,47 @@ def test_every_card_of_a_hundred_is_good(day: Day) -> None:
     assert {name for name, status in answers.items() if status != 302} == set()
     groups = {group for name in cards for group in day.hub.user(name)["groups"]}
     assert groups == {"team-0", "team-1", "team-2", "team-3", "gpu-share:1/8"}
+
+
+def test_the_work_is_there_when_the_doors_are_closed(
+    day: Day, page: "Page", browser: "Browser"
+) -> None:
+    codes = day.cards()
+    for name in ("p5", "p7"):
+        day.organise("prestart", "--api-url", day.api_url, name)
+        (day.folder / f"home/{name}/mine.txt").write_text(f"work of {name}")
+    lesson = day.folder / "home/p5/intro/start.ipynb"
+    lesson.write_text(lesson.read_text().replace("Lesson 1", "My notes"))
+    # Somebody mends the lesson meanwhile: what an attendee wrote stays.
+    source = day.folder / "lessons/start.ipynb"
+    source.write_text(_NOTEBOOK.replace("LESSON", "Lesson 1, mended"))
+    day.organise("material", "update")
+    beside = lesson.with_name("start-updated.ipynb")
+    wait_for(beside.exists, why=day.hub.log[-3000:])
+    assert "My notes" in lesson.read_text()
+    untouched = day.folder / "home/p7/intro/start.ipynb"
+    wait_for(lambda: "mended" in untouched.read_text())
+
+    day.organise("material", "collect")
+    day.close_doors()
+    wait_for(lambda: day.hub.server("p5") is None, why=day.hub.log[-3000:])
+    day.log_in(page, "p5", codes["p5"])
+    page.get_by_role("heading", name="Your work").wait_for(timeout=60_000)
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download").click()
+    with tarfile.open(download.value.path()) as archive:
+        names = archive.getnames()
+        notes = archive.extractfile("p5/intro/start.ipynb")
+        assert notes is not None
+        assert "My notes" in notes.read().decode()
+    assert "p5/mine.txt" in names
+    assert not [name for name in names if name.partition("/")[0] != "p5"]
+    # Whatever the address says, it is one's own.
+    others = page.request.get(
+        f"{day.address}/services/gpuworkshop/work/archive?name=p7"
+    )
+    with tarfile.open(fileobj=io.BytesIO(others.body())) as archive:
+        assert archive.getnames()[0] == "p5"
+    page.goto(f"{day.address}/hub/spawn")
+    assert "The doors are closed." in page.locator("body").inner_text()
+    assert day.hub.server("p5") is None

@@ -1,17 +1,20 @@
 """A day of a workshop: a hub behind a real proxy, real JupyterLab, a real browser."""
 
+import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
+import yaml
 from bs4 import BeautifulSoup
 
-from tests.hub.running_hub import RunningHub, free_port
+from tests.hub.running_hub import RunningHub, free_port, wait_for
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -20,6 +23,10 @@ CHROMIUM = Path("/usr/bin/chromium")
 
 _EARLY = """
 c.JupyterHub.authenticator_class = "gpuworkshop-roster"
+import pathlib, time
+from jupyterhub_gpuworkshop.hub.doors import DoorKeeper
+_ahead = pathlib.Path({ahead!r})
+DoorKeeper.clock = staticmethod(lambda: time.time() + float(_ahead.read_text() or 0))
 """
 _LATE = """
 import os
@@ -44,6 +51,9 @@ class Day:
 
     def __init__(self, folder: Path, workshop: dict[str, Any]) -> None:
         self.folder = folder
+        self.ahead = folder / "ahead"
+        """Seconds that the hub's doors believe it is later."""
+        self.ahead.write_text("0")
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         args = ["--LabApp.news_url=None", "--LanguageServerManager.autodetect=False"]
@@ -56,7 +66,7 @@ class Day:
             folder,
             workshop=workshop,
             service=True,
-            early=_EARLY,
+            early=_EARLY.format(ahead=str(self.ahead)),
             late=_LATE.format(
                 public=self.port,
                 proxy_api=free_port(),
@@ -64,6 +74,22 @@ class Day:
                 args=args,
             ),
         )
+
+    @property
+    def api_url(self) -> str:
+        """Return where commands find the hub."""
+        return f"http://127.0.0.1:{self.hub.port}/hub/api"
+
+    def start(self) -> None:
+        """Start the hub, and wait until the proxy leads to it."""
+        self.hub.start()
+
+        def leads_there() -> bool:
+            with contextlib.suppress(requests.ConnectionError):
+                return requests.get(f"{self.address}/hub/login", timeout=60).ok
+            return False
+
+        wait_for(leads_there, why=self.hub.log[-3000:])
 
     def organise(self, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run `gpuworkshop` in the workshop's folder, as the organiser."""
@@ -88,6 +114,20 @@ class Day:
             card.select_one(".name").get_text(): card.select_one(".code").get_text()
             for card in found
         }
+
+    def close_doors(self) -> None:
+        """Let the doors close in a moment, and let that moment pass."""
+        soon = datetime.now(timezone.utc) + timedelta(minutes=2)
+        content = yaml.safe_load(self.hub.workshop_file.read_text())
+        content["doors"] = {
+            "timezone": "UTC",
+            "hours": [f"2020-01-01 09:00 to {soon:%Y-%m-%d %H:%M}"],
+            "grace": "0s",
+        }
+        beside = self.hub.workshop_file.with_suffix(".new")
+        beside.write_text(yaml.safe_dump(content))
+        beside.replace(self.hub.workshop_file)
+        self.ahead.write_text("180")
 
     def knock(self, name: str, code: str) -> int:
         """Log in without a browser; return the answer's status, 302 for a welcome."""
