@@ -174,6 +174,23 @@ def test_an_attendee_gets_a_share_under_tljhs_own_spawner(tljh: TljhMachine) -> 
     tljh.api("DELETE", "users/ann/server")
 
 
+def test_material_is_in_a_new_attendees_home_when_their_server_is_ready(
+    tljh: TljhMachine,
+) -> None:
+    tljh.configure(
+        {**_WORKSHOP, "material": {"notebooks": {"intro": "/root/start.ipynb"}}}
+    )
+    tljh.machine.run("sh", "-c", "echo '{}' > /root/start.ipynb")
+    tljh.machine.run("gpuworkshop", "material", "install")
+    tljh.api("POST", "users/mia")
+    _start(tljh, "mia")
+    home = "/home/jupyter-mia"
+    assert tljh.machine.read(f"{home}/intro/start.ipynb") == "{}\n"
+    owner = tljh.machine.run("stat", "-c", "%U", f"{home}/intro/start.ipynb")
+    assert owner.stdout.strip() == "jupyter-mia"
+    tljh.api("DELETE", "users/mia/server")
+
+
 def test_a_mistake_refuses_shares_says_why_to_organisers_and_stops_nothing(
     tljh: TljhMachine,
 ) -> None:
