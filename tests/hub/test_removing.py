@@ -1,9 +1,13 @@
 """`gpuworkshop remove-attendees` at a real hub, with a real GPU service."""
 
+import os
+import pwd
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -16,6 +20,7 @@ from jupyterhub_gpuworkshop.core.roster import Attendee, Organiser, Roster
 from jupyterhub_gpuworkshop.hub.homes import UNIX, Home, Homes, read_homes
 from jupyterhub_gpuworkshop.hub.lock_outs import LockOuts, file_beside
 from jupyterhub_gpuworkshop.hub.roster_file import change_roster, read_roster
+from jupyterhub_gpuworkshop.tools.removing.homes import TLJH_GROUP, tljh_account
 
 from .running_hub import RunningHub, wait_for
 
@@ -28,6 +33,84 @@ c.JupyterHub.allow_named_servers = True
 c.Authenticator.admin_users = {"olga"}
 c.JupyterHub.api_tokens = {"olgas-own-token": "olga", "anns-own-token": "ann"}
 """
+
+STEPS = (
+    "change_roster",
+    "stop_servers",
+    "_delete",
+    "remove_home",
+    "_forget_beside",
+    "forget",
+)
+KILLED = """
+import asyncio, os, signal, sys
+from jupyterhub_gpuworkshop.cli import main
+from jupyterhub_gpuworkshop.tools.removing import carrying_out, history
+
+step = sys.argv.pop(1)
+where = history.History if step == "forget" else carrying_out
+real = getattr(where, step)
+
+def die(done):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def wait_and_die(*args, **kwargs):
+    die(await real(*args, **kwargs))
+
+def do_and_die(*args, **kwargs):
+    die(real(*args, **kwargs))
+
+setattr(where, step, wait_and_die if asyncio.iscoroutinefunction(real) else do_and_die)
+main()
+"""
+
+
+class TljhUsers:
+    """Unix users as TLJH makes them, gone with the test."""
+
+    def __enter__(self) -> "TljhUsers":
+        """Begin."""
+        self._made_group = bool(self._sh("getent", "group", TLJH_GROUP))
+        if self._made_group:
+            assert self._sh("groupadd", TLJH_GROUP) == 0
+        self._accounts: list[str] = []
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take away what is left."""
+        for account in self._accounts:
+            self._sh("userdel", "--remove", account)
+        if self._made_group:
+            self._sh("groupdel", TLJH_GROUP)
+
+    def add(self, name: str) -> Home:
+        """Make one, and return its home as the hub writes it down."""
+        account = tljh_account(name)
+        assert self._sh("useradd", "--create-home", account) == 0
+        self._accounts.append(account)
+        assert self._sh("gpasswd", "--add", account, TLJH_GROUP) == 0
+        found = pwd.getpwnam(account)
+        return Home(
+            kind=UNIX,
+            path=found.pw_dir,
+            uid=found.pw_uid,
+            gid=found.pw_gid,
+            account=account,
+        )
+
+    @staticmethod
+    def has(name: str) -> bool:
+        """Return whether anything of a user is on this machine."""
+        account = tljh_account(name)
+        known = {entry.pw_name for entry in pwd.getpwall()}
+        return account in known or Path("/home", account).exists()
+
+    @staticmethod
+    def _sh(*command: str) -> int:
+        done = subprocess.run(  # noqa: S603 - texts of this file
+            command, check=False, capture_output=True, timeout=60
+        )
+        return done.returncode
 
 
 class Event:
@@ -52,17 +135,22 @@ class Event:
         ).start()
         wait_for(lambda: self.service("health"), why="the service does not serve")
 
-    def run(self, *arguments: str, answer: str = "") -> Result:
-        """Run the command as olga would."""
-        command = [
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command line, without the program."""
+        return [
             "remove-attendees",
             f"--api-url=http://127.0.0.1:{self.hub.port}/hub/api",
             f"--roster={self.roster}",
             f"--workshop={self.hub.workshop_file}",
             *arguments,
         ]
+
+    def run(self, *arguments: str, answer: str = "") -> Result:
+        """Run the command as olga would."""
         environment = {"JUPYTERHUB_API_TOKEN": "olgas-own-token", "COLUMNS": "200"}
-        return CliRunner().invoke(main, command, input=answer, env=environment)
+        return CliRunner().invoke(
+            main, self.command(*arguments), input=answer, env=environment
+        )
 
     def users(self) -> set[str]:
         """Return whom the hub knows."""
@@ -83,6 +171,17 @@ class Event:
             )
         except requests.ConnectionError:
             return None
+
+    def killed_after(self, step: str, name: str) -> "subprocess.CompletedProcess[str]":
+        """Run the command in a process that is killed once a step is done."""
+        return subprocess.run(  # noqa: S603 - text of this file
+            [sys.executable, "-c", KILLED, step, *self.command("--yes", name)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "JUPYTERHUB_API_TOKEN": "olgas-own-token"},
+        )
 
     def may_ask(self, token: str) -> bool:
         """Return whether the hub knows whose a token is."""
@@ -239,24 +338,32 @@ def test_work_that_is_in_no_archive_is_warned_of(event: Event) -> None:
     assert "lost: anna." in listed.output
 
 
-@pytest.mark.parametrize("step", ["stopped", "deleted", "forgotten"])
-def test_a_run_that_was_killed_is_begun_again(event: Event, step: str) -> None:
-    event.happened("ann", "anna")
-    hub = event.hub
-    # What a kill leaves behind after each step; the code goes before all of them.
-    change_roster(event.roster, lambda x: x.with_codes({"ann": ""}))
-    hub.stop_server("ann")
-    if step != "stopped":
-        assert hub.api("DELETE", "users/ann").ok
-    if step == "forgotten":
-        change = replace(read_roster(event.roster))
-        assert event.run("ann", answer="1\n").exit_code == 0
-        change_roster(event.roster, lambda _: change)
-    done = event.run("ann", answer="1\n")
-    assert done.exit_code == 0, done.output
-    assert event.users() == {"anna", "olga"}
-    assert read_roster(event.roster).names() == ("anna", "ann-2")
-    assert event.left_in_state("ann") == []
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes accounts: run it as root")
+def test_a_run_that_is_killed_after_any_step_is_begun_again(event: Event) -> None:
+    # Each step with an attendee of its own, and "rm-" so that nobody's account is hit.
+    names = [f"rm-{step.strip('_').replace('_', '-')[:12]}" for step in STEPS]
+    people = tuple(Attendee(name=name, code_hash="x") for name in names)
+    change_roster(event.roster, lambda before: before.plus(people))
+    homes = event.folder / "roster.homes.json"
+    with TljhUsers() as machine:
+        event.happened(*names)
+        for name in names:
+            Homes(homes).record(name, machine.add(name))
+        for step, name in zip(STEPS, names, strict=True):
+            killed = event.killed_after(step, name)
+            assert killed.returncode == -signal.SIGKILL, killed.stderr
+            roster = read_roster(event.roster)
+            assert roster.attendee(name).code_hash == "", step
+            again = event.run("--yes", name)
+            assert again.exit_code == 0, (step, again.output)
+            assert name not in event.users()
+            assert name not in read_roster(event.roster).names()
+            assert name not in read_homes(homes)
+            assert event.left_in_state(name) == []
+            assert not machine.has(name), step
+    assert read_roster(event.roster).names() == NAMES
+    assert event.hub.leases() == []
 
 
 def test_without_the_service_the_name_stays_on_the_roster_until_it_is_back(
