@@ -15,14 +15,15 @@ SUFFIX = ".tar.gz"
 HEAD_BYTES = 256
 """So much of a file is enough to read its mark."""
 
-_ALIKE_SECONDS = 2.0
-"""A database may keep whole seconds only, rounded."""
+_ALIKE_SECONDS = 0.001
+_ALIKE_ROUNDED_SECONDS = 1.0
+"""Where a database keeps whole seconds only."""
 
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 _LONGEST_STEM = 180
 _GZIP, _HAS_COMMENT = b"\x1f\x8b\x08", 0x10
 _FIXED_BYTES = 10
-_MARK = re.compile(rb"gpuworkshop: account of ([0-9]{1,12})\0")
+_MARK = re.compile(rb"gpuworkshop: account of ([0-9]{1,12}\.[0-9]{6})\0")
 
 
 def stem_of(user: str) -> str:
@@ -62,7 +63,7 @@ def marked(head: bytes, since: float) -> bytes:
     if len(head) < _FIXED_BYTES or head[:4] != _GZIP + b"\0":
         raise ValueError("this is no plain head of a gzip file")
     fixed = _GZIP + bytes([_HAS_COMMENT]) + head[4:_FIXED_BYTES]
-    mark = f"gpuworkshop: account of {max(0, round(since))}\0".encode()
+    mark = f"gpuworkshop: account of {max(0.0, since):.6f}\0".encode()
     return fixed + mark + head[_FIXED_BYTES:]
 
 
@@ -76,7 +77,10 @@ def since_of(head: bytes) -> float | None:
 
 def is_same_account(one: float | None, other: float | None) -> bool:
     """Tell whether two accounts of one name are one; unknown ones are not."""
-    return bool(one and other) and abs((one or 0) - (other or 0)) < _ALIKE_SECONDS
+    if not one or not other:
+        return False
+    rounded = one % 1 == 0 or other % 1 == 0
+    return abs(one - other) < (_ALIKE_ROUNDED_SECONDS if rounded else _ALIKE_SECONDS)
 
 
 def file_size(size_bytes: int) -> str:

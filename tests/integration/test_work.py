@@ -2,7 +2,11 @@
 
 import gzip
 import io
+import os
+import pwd
+import shutil
 import tarfile
+from pathlib import Path
 from urllib.parse import urljoin
 
 import pytest
@@ -14,7 +18,10 @@ from jupyterhub_gpuworkshop.cli import main
 from jupyterhub_gpuworkshop.core.roster import Attendee, Organiser, Roster
 from jupyterhub_gpuworkshop.hub.codes import hash_code, hash_password
 from jupyterhub_gpuworkshop.hub.roster_file import change_roster
-from tests.hub.running_hub import wait_for
+from tests.conftest import require_engine
+from tests.hub.running_hub import HERE, wait_for
+from tests.hub.test_local_users import _CONFIG, _PYTHON, _run
+from tests.hub.test_local_users import open_folder as open_folder
 
 pytestmark = pytest.mark.hub
 
@@ -124,3 +131,60 @@ def test_attendees_without_a_server_download_their_own_work_and_no_others(
     assert "an account that was here before yours" in words
     assert download.status_code == 404
     assert b"thesis" not in download.content
+
+
+@pytest.fixture
+def unix_users():
+    can = os.geteuid() == 0 and None not in (shutil.which("useradd"), _PYTHON)
+    require_engine("root", can, "run as root on a machine with useradd and a python3")
+    # Of this test's own: others may run beside it.
+    names = [f"gpuws-{kind}-{os.getpid()}" for kind in ("evil", "victim")]
+    for name in names:
+        _run("useradd", "--create-home", name)
+    yield names
+    for name in names:
+        _run("userdel", "--remove", name)
+
+
+@pytest.mark.root
+def test_links_in_a_home_of_a_unix_user_bring_nothing_of_anybodys(
+    make_hub, tmp_path, unix_users, open_folder
+):
+    archives = tmp_path / "archives"
+    stub = shutil.copy(HERE / "stub_server.py", open_folder)
+    hub = make_hub(
+        workshop={"material": {"archives": str(archives)}},
+        early=_CONFIG.format(python=_PYTHON, stub=stub),
+    ).start()
+    hub.add_users(*unix_users)
+    homes = tmp_path / "roster.homes.json"
+    for name in unix_users:
+        hub.spawn(name)
+        wait_for(lambda name=name: homes.exists() and name in homes.read_text())
+        hub.stop_server(name)
+    evil, victim = (Path("/home", name) for name in unix_users)
+    (victim / "thesis.ipynb").write_text("the victim's")
+    (victim / "thesis.ipynb").chmod(0o600)
+    victim.chmod(0o755)
+    os.link(victim / "thesis.ipynb", evil / "hard.ipynb")
+    for name, target in (
+        ("shadow", "/etc/shadow"),
+        ("victims", str(victim)),
+        ("up", f"../{victim.name}/thesis.ipynb"),
+    ):
+        (evil / name).symlink_to(target)
+    (evil / "own.ipynb").write_text("own")
+    owner = pwd.getpwnam(evil.name)
+    os.chown(evil / "own.ipynb", owner.pw_uid, owner.pw_gid)
+    (evil / "own.ipynb").chmod(0o600)
+
+    line = ["material", "collect", "--all", "--workshop", str(hub.workshop_file)]
+    done = CliRunner().invoke(main, line)
+    assert done.exit_code == 0, done.output
+    assert archives.stat().st_mode & 0o777 == 0o700
+    content = _files((archives / f"{evil.name}.tar.gz").read_bytes())
+    assert content[f"{evil.name}/own.ipynb"] == b"own"
+    assert not any(b"the victim's" in x or b"root:x" in x for x in content.values())
+    for name in ("hard.ipynb", "shadow", "victims", "up"):
+        assert f"{evil.name}/{name}" not in content
+        assert name.encode() in content[f"{evil.name}/LEFT-OUT.txt"]
