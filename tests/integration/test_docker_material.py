@@ -113,3 +113,26 @@ def test_a_container_without_python_or_material_starts_all_the_same(
     hub.add_users("ann")
     hub.spawn("ann")
     assert "ann gets no material: " in hub.log
+
+
+_NOWHERE = """
+import pathlib
+from jupyterhub_gpuworkshop.hub.spawners import docker
+_real = docker.with_material
+docker.with_material = lambda x, folder, v: _real(x, pathlib.Path("/nowhere"), v)
+"""
+
+
+def test_an_engine_whose_host_lacks_the_folder_starts_servers_all_the_same(
+    make_docker_hub, tmp_path
+):
+    folder = tmp_path / "material"
+    folder.mkdir()
+    install(folder, 1, {"start.ipynb": "1"})
+    hub = make_docker_hub(
+        workshop={"material": {"folder": str(folder)}}, early=_NOWHERE
+    ).start()
+    hub.add_users("ann")
+    hub.spawn("ann")
+    assert "name that in c.GpuDockerMixin.material_volume" in hub.log
+    assert "Material for ann: 1 could not be brought" in hub.log
