@@ -137,6 +137,6 @@ def said(answer: HTTPResponse) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text of the hub's as one line for a terminal."""
+    """Return a text of somebody else's as one line for a terminal."""
     kept = "".join(letter if letter.isprintable() else " " for letter in text)
     return " ".join(kept[:_MOST_TEXT].split())

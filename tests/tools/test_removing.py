@@ -238,7 +238,9 @@ class TestRemoving:
         self, machine: Machine, name: str
     ) -> None:
         known = {self.name: machine.home(name)}
-        assert judge(self.name, known).fate is Fate.STAYS
+        judged = judge(self.name, known)
+        assert judged.fate is Fate.STAYS
+        assert "userdel" not in judged.why
         with pytest.raises(HostError):
             _remove(self.name, known)
         assert _exists(name)

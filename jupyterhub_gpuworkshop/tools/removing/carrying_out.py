@@ -69,11 +69,13 @@ async def carry_out(
     names = [one.name for one in going]
     change_roster(places.roster, lambda before: _without_codes(before, names))
     turn = asyncio.Semaphore(at_once)
+    # One `userdel` at a time has the lock of /etc/passwd.
+    disk = asyncio.Lock()
 
     async def one(person: Going) -> Outcome:
         async with turn:
             try:
-                problem = await _remove(hub, person, places, end_processes)
+                problem = await _remove(hub, person, places, disk, end_processes)
             except GpuWorkshopError as error:
                 problem = str(error)
         advance()
@@ -90,7 +92,11 @@ async def carry_out(
 
 
 async def _remove(
-    hub: HubCalls, person: Going, places: Places, end_processes: bool
+    hub: HubCalls,
+    person: Going,
+    places: Places,
+    disk: asyncio.Lock,
+    end_processes: bool,
 ) -> str:
     """Remove all of somebody but the line of the roster; return why not.
 
@@ -107,13 +113,14 @@ async def _remove(
         if problem := await _delete(hub, person.name):
             return f"the account is still there: {problem}"
     if person.home.fate is Fate.GOES:
-        await asyncio.to_thread(
-            remove_home,
-            person.name,
-            places.homes,
-            person.home,
-            end_processes=end_processes,
-        )
+        async with disk:
+            await asyncio.to_thread(
+                remove_home,
+                person.name,
+                places.homes,
+                person.home,
+                end_processes=end_processes,
+            )
     if await user_model(hub, person.name) is not None:
         return "the account is there again: it has logged in meanwhile. Run this again"
     await asyncio.to_thread(_forget_beside, places.roster, person.name)

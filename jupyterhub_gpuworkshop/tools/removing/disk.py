@@ -21,6 +21,7 @@ import psutil
 
 from jupyterhub_gpuworkshop.core.errors import HostError
 from jupyterhub_gpuworkshop.hub.homes import Home
+from jupyterhub_gpuworkshop.tools.hub_calls import one_line
 
 from .homes import STATE_FOLDER, Fate, Judged, judge
 
@@ -179,7 +180,7 @@ def _see_to_processes(judged: Judged, end_processes: bool) -> None:
             psutil.wait_procs(running, _TERM_SECONDS)
     if running:
         shown = ", ".join(
-            f"{x.info['name']} (pid {x.pid})" for x in running[:_MOST_SHOWN]
+            f"{one_line(x.info['name'])} (pid {x.pid})" for x in running[:_MOST_SHOWN]
         )
         more = len(running) - _MOST_SHOWN
         raise HostError(
@@ -227,6 +228,5 @@ def _call(*command: str) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HostError(f"{command[0]} could not be run: {error}") from None
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        shown = "".join(x if x.isprintable() else " " for x in (said or ["?"])[0][:300])
-        raise HostError(f"{command[0]} failed: {shown}")
+        said = one_line(done.stderr.decode(errors="replace"))
+        raise HostError(f"{command[0]} failed: {said or 'it does not say why'}")

@@ -98,7 +98,7 @@ def judge(name: str, homes: Mapping[str, Home]) -> Judged:
         if not home.account:
             return _without_account(name, home, homes)
         if home.account != tljh_account(name) or not _is_tljhs(home.account):
-            return _not_tljhs(home)
+            return _not_tljhs(name, home)
         return _tljhs(name, home, homes)
     except _DoubtError as doubt:
         return Judged(fate=Fate.IN_DOUBT, path=path, why=str(doubt))
@@ -120,15 +120,17 @@ def _in_docker(home: Home) -> Judged:
     return Judged(fate=Fate.STAYS, why=" and ".join(told), volumes=volumes)
 
 
-def _not_tljhs(home: Home) -> Judged:
+def _not_tljhs(name: str, home: Home) -> Judged:
     path = Path(home.path)
-    if not _is_account(home.account) and not os.path.lexists(path):
-        return Judged(fate=Fate.NONE)
-    why = f"account {home.account}, which TLJH did not make"
-    if _is_account(home.account):
-        why += f": sudo userdel --remove {home.account}"
-    else:
+    if not _is_account(home.account):
+        if not os.path.lexists(path):
+            return Judged(fate=Fate.NONE)
         why = f"{path}, whose account {home.account} is gone"
+    else:
+        why = f"account {home.account}, which TLJH did not make"
+        is_theirs = home.account in (name, tljh_account(name))
+        if is_theirs and pwd.getpwnam(home.account).pw_uid >= _LOWEST_UID:
+            why += f": sudo userdel --remove {home.account}"
     return Judged(fate=Fate.STAYS, path=path, why=why)
 
 

@@ -4,6 +4,7 @@ Owns the words.
 """
 
 import datetime
+import shlex
 from collections.abc import Sequence
 from typing import Literal
 
@@ -26,7 +27,7 @@ def show_plan(plan: Plan, console: Console, *, has_service: bool) -> None:
     """Print what would be removed, and what stays."""
     if plan.going:
         console.print(_table(plan.going))
-        console.print(Text(_sum(plan.going)))
+        console.print(Text(_sum(plan.going)), soft_wrap=True)
         console.print(
             Text(
                 "Names in the history become numbers."
@@ -68,7 +69,7 @@ def show_outcome(
     volumes = [x for one in going if one.name in gone for x in one.home.volumes]
     if volumes:
         console.print(Text("Their volumes are still there; to remove them for good:"))
-        names = " ".join(dict.fromkeys(volumes))
+        names = shlex.join(dict.fromkeys(volumes))
         console.print(Text(f"  docker volume rm {names}"), soft_wrap=True)
 
 
@@ -122,10 +123,14 @@ def _sum(going: Sequence[Going]) -> str:
     servers = sum(len(one.servers) for one in going)
     files = sum(one.size.files for one in homes)
     return (
-        f"{len(going)} lines of the roster, {accounts} accounts of the hub with their "
-        f"tokens, {servers} servers with their leases, {len(homes)} homes with "
-        f"{_size(homes)} in {files:,} files."
+        f"{_count(len(going), 'line')} of the roster, {_count(accounts, 'account')} of "
+        f"the hub with tokens, {_count(servers, 'server')} with leases, "
+        f"{_count(len(homes), 'home')} with {_size(homes)} in {_count(files, 'file')}."
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _warn(plan: Plan, console: Console) -> None:
@@ -136,8 +141,9 @@ def _warn(plan: Plan, console: Console) -> None:
     more = f" and {len(lost) - _MOST_NAMED} more" if len(lost) > _MOST_NAMED else ""
     console.print(
         Text(
-            f"WARNING: the latest work of {len(lost)} of them is in no archive, and "
-            f"would be lost: {named}{more}. Collect it first: {_COLLECT}",
+            f"WARNING: the latest work of {len(lost)} of them is in no archive: {named}"
+            f"{more}. Collect it first, or it is lost with the homes: {_COLLECT}",
             style="bold red",
-        )
+        ),
+        soft_wrap=True,
     )
