@@ -42,8 +42,8 @@ _NOT_THIS_ACCOUNT = (
     "before the hub forgot its users. If it is yours, ask the organiser for it."
 )
 _NOT_SAID = (
-    "Your token does not say since when you are a user here, and so not which work is "
-    "yours. Log in with a browser, or use a token with the scope read:users!user."
+    "Your login does not say since when you are a user here, and so not which work is "
+    "yours. Log out and in again, or use a token with the scope read:users!user."
 )
 
 T = TypeVar("T")
