@@ -70,6 +70,7 @@ class MaterialBringer:
         """What was installed when material was last brought, by lease."""
         self._seen: tuple[int, ...] | None = None
         self._installed = Installed(folder=folder)
+        self._has_told_no_way = False
 
     def installed(self) -> Installed:
         """Return what is installed now: one stat, where that has not changed."""
@@ -129,6 +130,7 @@ class MaterialBringer:
         try:
             home = await spawner.find_home()
             if home is None:
+                self._tell_no_way(spawner)
                 return
             home = replace(home, user_since=_since(spawner.user.orm_user.created))
             await asyncio.to_thread(self._homes.record, spawner.user.name, home)
@@ -152,6 +154,15 @@ class MaterialBringer:
             self._log.exception("%s gets no material", who)
         else:
             self._tell(who, said)
+
+    def _tell_no_way(self, spawner: "GpuSpawnerMixin") -> None:
+        if self.installed().parts and not self._has_told_no_way:
+            self._has_told_no_way = True
+            self._log.warning(
+                "%s reaches no homes, and nobody gets material: give it a method "
+                "find_home, as the spawners of this package have.",
+                type(spawner).__name__,
+            )
 
     def _tell(self, who: str, said: bytes) -> None:
         done, failed = in_words(said)

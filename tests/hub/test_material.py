@@ -218,6 +218,21 @@ async def test_no_home_and_no_script_and_a_broken_list_keep_no_server_from_start
     assert "is no list of installed material" in caplog.text
 
 
+async def test_a_spawner_that_reaches_no_homes_is_told_of_once(
+    bringer: MaterialBringer, caplog
+):
+    class Elsewhere(StandIn):
+        async def find_home(self):
+            return None
+
+    await bringer.at_start(Elsewhere(None))
+    assert not caplog.text
+    install(bringer.folder, 1, {"a.ipynb": "1"})
+    for _ in range(2):
+        await bringer.at_start(Elsewhere(None))
+    assert caplog.text.count("Elsewhere reaches no homes") == 1
+
+
 async def test_a_start_does_not_wait_for_ever_and_the_script_is_ended(
     bringer: MaterialBringer, here: Home, tmp_path: Path, caplog, monkeypatch
 ):

@@ -1,5 +1,6 @@
 """Notebooks come into a home: no edit is ever lost, whatever the home, whenever."""
 
+import concurrent.futures
 import errno
 import importlib.util
 import json
@@ -374,6 +375,15 @@ def test_one_who_saves_at_the_moment_of_the_swap_keeps_it(host: Host, monkeypatc
         "intro/start.ipynb": "mine",
         "intro/start-updated.ipynb": "2",
     }
+
+
+def test_two_runs_at_once_in_one_home_bring_it_once(host: Host):
+    host.install({f"{number}.ipynb": str(number) for number in range(50)})
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        results = [x.result() for x in [threads.submit(host.bring) for _ in range(4)]]
+    assert sorted(x["brought"] for x in results) == [0, 0, 0, 50]
+    assert not any(x["failed"] or x["beside"] for x in results)
+    assert len(host.files()) == 50
 
 
 def test_a_file_system_that_cannot_swap_gets_it_too(host: Host, monkeypatch):
