@@ -119,6 +119,20 @@ def test_attendees_without_a_server_download_their_own_work_and_no_others(
     for query in ("", "?name=ann", "?name=ann.tar.gz"):
         assert zoe.get(f"{_SERVICE}work/archive{query}").status_code == 404
 
+    for scopes, status in (
+        (None, 200),
+        (["custom:gpuworkshop:read", "read:users!user"], 200),
+        (["custom:gpuworkshop:read"], 404),
+        (["read:users!user"], 403),
+    ):
+        made = hub.api("POST", "users/ann/tokens", json=scopes and {"scopes": scopes})
+        answer = requests.get(
+            ann.at(f"{_SERVICE}work/archive"),
+            headers={"Authorization": f"token {made.json()['token']}"},
+            timeout=30,
+        )
+        assert answer.status_code == status, scopes
+
     olga = Browser(hub, "olga", _PASSWORD)
     words, _ = olga.work()
     assert "ann" in words
@@ -143,7 +157,7 @@ def unix_users():
         _run("useradd", "--create-home", name)
     yield names
     for name in names:
-        _run("userdel", "--remove", name)
+        _run("userdel", "--force", "--remove", name)
 
 
 @pytest.mark.root

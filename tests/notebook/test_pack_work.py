@@ -20,6 +20,8 @@ from jupyterhub_gpuworkshop.machine.as_attendee import Attendee, run_as_attendee
 from jupyterhub_gpuworkshop.notebook import pack_work
 from tests.conftest import require_engine
 
+from .hooked_python import VERSIONS, python_or_skip
+
 _SCRIPT = Path(pack_work.__file__)
 _LARGEST = 10_000_000
 _SECRET = "another's"
@@ -380,3 +382,27 @@ def test_it_ends_quietly_where_the_reader_went_away(home: Path) -> None:
         process.stdout.close()
         assert process.wait(60) == 1
         assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_python_that_containers_have_packs_the_same(
+    home: Path, version: str
+) -> None:
+    (home / "folder").mkdir()
+    (home / "folder/a\nb").write_text("odd")
+    (home / "link").symlink_to("folder")
+    (home / "out").symlink_to("/etc/shadow")
+    os.mkfifo(home / "pipe")
+    options = ["--top=ann", f"--largest={_LARGEST}", "--seconds=60"]
+    with _SCRIPT.open("rb") as script:
+        done = subprocess.run(  # noqa: S603
+            [python_or_skip(version), "-I", "-S", "-X", "utf8", "-", *options],
+            cwd=home,
+            stdin=script,
+            capture_output=True,
+            check=True,
+        )
+    packed = Packed(done.stdout, json.loads(done.stderr))
+    assert packed.names == {"folder", "folder/a%0Ab", "link"}
+    assert set(packed.left_out) == {"out", "pipe"}
+    assert done.stdout[:4] == b"\x1f\x8b\x08\x00", "no head that can be marked"
