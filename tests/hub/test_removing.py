@@ -253,6 +253,7 @@ def test_all_that_was_listed_goes_and_nothing_else(event: Event) -> None:
     done = event.run("ann", answer="1\n")
     assert done.exit_code == 0, done.output
     assert "1 of 1 are removed." in done.output
+    assert f"Their work stays in {event.archives}. Move it away" in done.output
     assert event.users() == {"anna", "olga"}
     assert not event.may_ask("anns-own-token")
     assert read_roster(event.roster).names() == ("anna", "ann-2")

@@ -88,7 +88,7 @@ def run(
         console.print("Nothing is removed.")
         return 1
     outcomes = asyncio.run(_carry_out(options, plan.going, places, console))
-    show_outcome(plan.going, outcomes, plan.left, console)
+    show_outcome(plan.going, outcomes, plan.left, options.archives, console)
     return 1 if plan.left or any(one.problem for one in outcomes) else 0
 
 

@@ -6,6 +6,7 @@ Owns the words.
 import datetime
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
@@ -54,9 +55,10 @@ def show_outcome(
     going: Sequence[Going],
     outcomes: Sequence[Outcome],
     left: Sequence[tuple[str, str]],
+    archives: Path,
     console: Console,
 ) -> None:
-    """Print who was removed, and why others were not."""
+    """Print who was removed, why others were not, and what is left to do."""
     failed = [one for one in outcomes if one.problem]
     gone = {one.name for one in outcomes} - {one.name for one in failed}
     console.print(Text(f"{len(gone)} of {len(outcomes) + len(left)} are removed."))
@@ -66,6 +68,14 @@ def show_outcome(
         console.print(Text(f"  {one.name}: {one.problem}"), soft_wrap=True)
     if failed:
         console.print(Text("They cannot log in any more. Run this again."))
+    if any(one.name in gone and one.archive_at is not None for one in going):
+        console.print(
+            Text(
+                f"Their work stays in {archives}. Move it away before somebody else "
+                "gets one of these names."
+            ),
+            soft_wrap=True,
+        )
     volumes = [x for one in going if one.name in gone for x in one.home.volumes]
     if volumes:
         console.print(Text("Their volumes are still there; to remove them for good:"))
