@@ -239,6 +239,16 @@ def test_nothing_is_changed_by_a_list_or_a_wrong_answer(event: Event) -> None:
     assert read_roster(event.roster).attendee("ann").code_hash == "x"
 
 
+def test_an_attendees_token_removes_nobody(event: Event) -> None:
+    environment = {"JUPYTERHUB_API_TOKEN": "anns-own-token"}
+    command = event.command("--yes")
+    refused = CliRunner().invoke(main, command, env=environment)
+    assert refused.exit_code == 1
+    assert "refuses the token" in refused.output
+    assert read_roster(event.roster).names() == NAMES
+    assert "ann" in event.users()
+
+
 def test_all_that_was_listed_goes_and_nothing_else(event: Event) -> None:
     hub = event.hub
     event.happened("ann", "anna")
