@@ -387,6 +387,17 @@ class TestRemoving:
             _sh("umount", str(inside))
         assert (tmp_path / "data").exists()
 
+    def test_an_account_that_userdel_could_not_remove_keeps_its_home(
+        self, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mine = machine.tljh(self.name)
+        passwd = tmp_path / "passwd"
+        passwd.write_text(f"{mine.account}a:x:1:1::/:\n")
+        monkeypatch.setattr(homes, "_PASSWD", passwd)
+        judged = judge(self.name, {self.name: mine})
+        assert judged.fate is Fate.IN_DOUBT
+        assert "of a directory service" in judged.why
+
     def test_the_state_folder_of_a_dynamic_user_goes(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -29,6 +29,7 @@ _DYNAMIC_UIDS = range(61184, 65520)
 STATE_FOLDER = Path("/var/lib")
 """Below it systemd has the homes of dynamic users, in the folder `private`."""
 
+_PASSWD = Path("/etc/passwd")
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
@@ -145,6 +146,8 @@ def _tljhs(name: str, home: Home, homes: Mapping[str, Home]) -> Judged:
         raise _DoubtError(
             f"{home.account} has the user id {account.pw_uid}, and had {home.uid}"
         )
+    if not _is_local(home.account):
+        raise _DoubtError(f"{home.account} is of a directory service, not of this host")
     if account.pw_uid == _NOBODY:
         raise _DoubtError(f"{home.account} is the system's nobody")
     groups = {x.gr_name for x in grp.getgrall() if home.account in x.gr_mem}
@@ -258,6 +261,12 @@ def _is_account(account: str) -> bool:
     except KeyError:
         return False
     return True
+
+
+def _is_local(account: str) -> bool:
+    """Whether `userdel` can remove an account: it is to go with its home, or neither."""
+    lines = _PASSWD.read_bytes().splitlines()
+    return any(line.startswith(f"{account}:".encode()) for line in lines)
 
 
 def _group(gid: int) -> str:
