@@ -264,7 +264,7 @@ def _is_account(account: str) -> bool:
 
 
 def _is_local(account: str) -> bool:
-    """Whether `userdel` can remove an account: it is to go with its home, or neither."""
+    """Whether `userdel` can remove an account: home and account go both, or neither."""
     lines = _PASSWD.read_bytes().splitlines()
     return any(line.startswith(f"{account}:".encode()) for line in lines)
 
