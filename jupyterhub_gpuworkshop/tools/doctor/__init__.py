@@ -28,7 +28,7 @@ from .reading.host import (
 from .reading.parking import read_parking
 from .reading.service import days_left
 from .report import as_json, exit_status, show
-from .workshop import judge_file, judge_places
+from .workshop import judge_doors, judge_file, judge_places
 
 _PIPE_COLUMNS = 100
 _NO_DRIVER = "The driver does not answer: see gpus.driver."
@@ -119,6 +119,7 @@ def _of_the_workshop(patient: Patient) -> Sequence[Probe]:
     return (
         _probe("workshop.file", lambda: judge_file(patient.given())),
         _probe("workshop.places", lambda: judge_places(patient.workshop)),
+        _probe("workshop.doors", lambda: judge_doors(patient.workshop, time.time())),
         _probe("workshop.material", lambda: material.judge_installed(patient.workshop)),
     )
 

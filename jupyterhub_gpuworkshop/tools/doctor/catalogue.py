@@ -19,6 +19,7 @@ AREAS = {
 CHECKS = {
     "workshop.file": "The workshop file: there, and without a mistake.",
     "workshop.places": "A place on the GPUs for every attendee expected.",
+    "workshop.doors": "Opening hours are still to come, where there are any.",
     "workshop.material": "What the workshop file names as material is installed.",
     "gpus.driver": "The driver answers; driver, NVML and kernel module fit together.",
     "gpus.devices": "Every NVIDIA GPU on the bus is one that the driver sees and that "

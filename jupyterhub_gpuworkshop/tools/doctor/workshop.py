@@ -4,13 +4,14 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+from jupyterhub_gpuworkshop.core.doors import Stage
 from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError
 from jupyterhub_gpuworkshop.hub.look import look_once
 from jupyterhub_gpuworkshop.tools.check import add_up_workshop, verdict
 from jupyterhub_gpuworkshop.tools.tljh_places import TljhPlaces, host_workshop
 from jupyterhub_gpuworkshop.workshop import Workshop
 
-from .check import Check, fail, needs_root, ok, skip
+from .check import Check, fail, needs_root, ok, skip, warn
 from .reading.hub_facts import HubFacts
 
 _LOOK_SECONDS = 30.0
@@ -112,4 +113,35 @@ def judge_places(workshop: Workshop) -> Check:
         return ok(name, said)
     return fail(
         name, said.removesuffix(total.remedy).rstrip(), total.remedy or "gpus.exclude"
+    )
+
+
+def judge_doors(workshop: Workshop, now: float) -> Check:
+    """Judge whether attendees come in on the day.
+
+    Args:
+        workshop: whose doors.
+        now: seconds since 1970.
+    """
+    name, rules = "workshop.doors", workshop.doors
+    standing = rules.doors().at(now)
+    if not rules.hours:
+        return ok(name, "The doors are always open.")
+    if standing.stage is Stage.OVER:
+        return warn(
+            name,
+            f"The workshop is over since {rules.hours[-1]} ({rules.timezone}): no "
+            "attendee can log in.",
+            "Write the days to come as doors.hours, or take the section out.",
+        )
+    if standing.stage is Stage.OPEN and standing.closes_at is not None:
+        closes = rules.in_words(standing.closes_at)
+        return ok(name, f"The doors are open, and close on {closes}.")
+    if standing.opens_at is not None:
+        return ok(name, f"The doors open on {rules.in_words(standing.opens_at)}.")
+    return warn(
+        name,
+        f"The last opening has passed ({rules.hours[-1]}, {rules.timezone}): attendees "
+        "find their work, and get no server.",
+        "Write the days to come as doors.hours, if there are any.",
     )
