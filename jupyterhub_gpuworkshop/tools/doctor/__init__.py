@@ -3,6 +3,7 @@
 Owns which checks there are, and in which order. It changes nothing.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
