@@ -59,6 +59,7 @@ def test_every_check_of_the_catalogue_is_made_once_and_no_other(
     assert len(set(names)) == len(names)
     promised = [name for name in CHECKS if not name.startswith("caps.")]
     assert names == promised
+    assert [each for each in checks if "itself broke" in each.finding] == []
 
 
 def test_with_simulated_gpus_nothing_fails_and_no_driver_is_asked(
