@@ -184,13 +184,16 @@ def _short(home: Home) -> dict[str, Any]:
 def _alone(path: Path) -> Iterator[None]:
     """Keep other changes of this file out, of this process and others.
 
-    The folder is locked and no file of its own: a file would have to be left there.
+    By a file that is closed to others: whoever can open what is locked, as attendees
+    may the folder, could hold the lock for ever, and the hub's threads with it.
     """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        held = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        held = os.open(path.with_name(f".{path.name}.lock"), flags, 0o600)
     except OSError as error:
         raise HostError(_unwritable(path, error)) from None
     try:
+        give_to_owner_of(path.parent, held)
         fcntl.flock(held, fcntl.LOCK_EX)
         yield
     except OSError as error:

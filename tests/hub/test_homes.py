@@ -1,7 +1,12 @@
 """Where homes are: a file that hub and commands change at once, and none may lose."""
 
+import fcntl
 import json
 import multiprocessing
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,7 +90,37 @@ def test_two_processes_at_once_lose_nothing(path: Path):
         writer.join(60)
         assert writer.exitcode == 0
     assert len(read_homes(path)) == 50
-    assert list(path.parent.iterdir()) == [path]
+    lock = path.with_name(".roster.homes.json.lock")
+    assert set(path.parent.iterdir()) == {path, lock}
+    assert lock.stat().st_mode & 0o777 == 0o600
+
+
+@contextmanager
+def _held_by_an_attendee(path: Path) -> Iterator[None]:
+    """Lock, until the end, whatever an attendee of this machine can open."""
+    handles = []
+    for found in (path, *path.iterdir()):
+        if found.stat().st_mode & 0o004:
+            handles.append(os.open(found, os.O_RDONLY))
+            fcntl.flock(handles[-1], fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            os.close(handle)
+
+
+def test_no_attendee_can_hold_the_hub_up_with_a_lock_of_their_own(path: Path):
+    Homes(path).record("ann", ANN)
+    path.parent.chmod(0o755)
+    recording = threading.Thread(target=Homes(path).record, args=("zoe", BOX))
+    with _held_by_an_attendee(path.parent):
+        recording.start()
+        recording.join(20)
+        is_held_up = recording.is_alive()
+    recording.join()
+    assert not is_held_up
+    assert set(read_homes(path)) == {"ann", "zoe"}
 
 
 @pytest.mark.parametrize(
@@ -132,5 +167,6 @@ def test_a_full_disk_leaves_what_was_there_and_stops_no_server(
     homes.record("zoe", BOX)
     monkeypatch.undo()
     assert read_homes(path) == {"ann": ANN}
-    assert list(path.parent.iterdir()) == [path]
+    lock = path.with_name(".roster.homes.json.lock")
+    assert set(path.parent.iterdir()) == {path, lock}
     assert caplog.text.count("No space left on device") == 1
