@@ -11,6 +11,7 @@ import pwd
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,13 +39,14 @@ from .doors import DoorKeeper
 from .lock_outs import LockOuts
 from .roster_file import LiveRoster, change_roster
 from .seats import NO_SEAT, Seats, account_names
+from .waiting import WaitingRoom
 
 if TYPE_CHECKING:
     from .authenticator import RosterAuthenticator
 
 T = TypeVar("T")
 
-_MOST_WAITING = 200
+_MOST_WAITING, _MOST_FROM_ONE = 300, 200
 _LONGEST_CHOSEN = 64
 _TEMPLATES = "gpuworkshop_join_templates"
 _TLJH_LONGEST = 26
@@ -99,7 +101,7 @@ class Joining:
         self._live = live
         self._lock_outs = lock_outs
         self._seats = seats
-        self._waiting = 0
+        self._waiting = WaitingRoom(_MOST_WAITING, _MOST_FROM_ONE)
         # One, and apart from those for logins: whoever floods this page with guesses
         # keeps nobody from logging in.
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="joining")
@@ -129,13 +131,14 @@ class Joining:
         name = name_from(chosen)
         if (mistake := name_mistake(name)) is not None:
             raise _Refused(400, mistake)
-        if self._waiting >= _MOST_WAITING:
-            raise _Refused(503, "Too many join at this moment. Try again in 10 s.")
-        self._waiting += 1
-        try:
+        with ExitStack() as place:
+            try:
+                place.enter_context(self._waiting.place(address_of(handler)))
+            except HTTPError as full:
+                raise _Refused(
+                    full.status_code, "Too many join at this moment. Try again in 10 s."
+                ) from None
             return await self._join(handler, name, typed)
-        finally:
-            self._waiting -= 1
 
     async def _join(self, handler: Any, name: str, typed: str) -> Joined:
         room = await self._with_right_code(handler, name, typed)

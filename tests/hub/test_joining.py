@@ -4,6 +4,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -447,21 +448,32 @@ async def test_a_flood_is_refused_before_anything_is_hashed(
         return False
 
     monkeypatch.setattr(joining, "is_code", record)
-    monkeypatch.setattr(joining, "_MOST_WAITING", 1)
+    monkeypatch.setattr(joining, "_MOST_WAITING", 3)
+    monkeypatch.setattr(joining, "_MOST_FROM_ONE", 2)
     _fill(tmp_path / "roster.json")
     ours = _joining(tmp_path)
-    handler = SimpleNamespace(
-        request=SimpleNamespace(connection=None, headers={}), settings={}
+    handler, other = (
+        SimpleNamespace(
+            request=SimpleNamespace(
+                connection=None, headers={"X-Forwarded-For": address}
+            ),
+            settings={},
+        )
+        for address in ("192.0.2.1", "192.0.2.2")
     )
-    ours._waiting = 1
-    with pytest.raises(joining._Refused, match="Try again") as caught:
-        await ours.join(handler, "ada", _WRONG)
-    assert caught.value.status == 503
-    assert not hashed
-    ours._waiting = 0
+    with ExitStack() as flood:
+        for _ in range(2):
+            flood.enter_context(ours._waiting.place("192.0.2.1"))
+        with pytest.raises(joining._Refused, match="Try again") as caught:
+            await ours.join(handler, "ada", _WRONG)
+        assert caught.value.status == 503
+        assert not hashed
+        # Whoever is elsewhere has their turn all the same.
+        with pytest.raises(joining._Refused, match="wrong"):
+            await ours.join(other, "ada", _WRONG)
     with pytest.raises(joining._Refused, match="wrong"):
         await ours.join(handler, "ada", _WRONG)
-    assert len(hashed) == 1
+    assert len(hashed) == 2
     assert threading.current_thread() not in hashed
 
 

@@ -21,10 +21,20 @@ def _fill(room: WaitingRoom, addresses: Iterable[str], places: ExitStack) -> int
     raise AssertionError("there was always another place")
 
 
-def test_a_flood_from_one_address_leaves_places_to_the_others() -> None:
+@pytest.mark.parametrize(
+    "flooding",
+    [
+        ["10.0.0.1"] * 100_000,
+        # One machine has them all.
+        [f"2001:db8::{number:x}" for number in range(1, 10_000)],
+    ],
+)
+def test_a_flood_from_one_machine_leaves_places_to_the_others(
+    flooding: list[str],
+) -> None:
     room = WaitingRoom()
     with ExitStack() as flood:
-        assert _fill(room, ["10.0.0.1"] * 100_000, flood) >= 200
+        assert _fill(room, flooding, flood) >= 200
         with room.place("10.0.0.2"):
             pass
 
