@@ -53,6 +53,7 @@ def prestart(ctx: click.Context, /, **given: Any) -> None:
 
     from jupyterhub_gpuworkshop.tools import everybody
 
+    _refuse_strangers(given["names"], roster_place(given["path"], given["workshop"]))
     wanted = _everybody(**given)
     outcomes = everybody.prestart(wanted, Console(stderr=True))
     ctx.exit(_tell(outcomes, "run", "do not run"))
@@ -171,6 +172,32 @@ def _everybody(
         token=token,
         at_once=at_once,
     )
+
+
+def _refuse_strangers(names: tuple[str, ...], roster: Path) -> None:
+    """Refuse names that are on no roster: each would become an account of the hub.
+
+    Where there is no roster, another authenticator says who attends.
+
+    Raises:
+        RosterError: the roster cannot be read.
+    """
+    from jupyterhub_gpuworkshop.hub.roster_file import read_roster
+
+    if not names or not roster.exists():
+        return
+    known = read_roster(roster)
+    strangers = [
+        name
+        for name in names
+        if known.attendee(name) is None and known.organiser(name) is None
+    ]
+    if strangers:
+        raise click.ClickException(
+            f"Not on the roster {roster}: {', '.join(strangers)}. See how they are "
+            "spelled with `gpuworkshop roster list`, or add them with `gpuworkshop "
+            "roster add`. Nobody's server was started."
+        )
 
 
 def _tell(outcomes: "Sequence[Outcome]", well: str, badly: str) -> int:

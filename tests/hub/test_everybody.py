@@ -49,6 +49,10 @@ def test_everyones_server_is_started_stopped_and_failures_say_why(
     again = _run(hub, "prestart", *running)
     assert again.exit_code == 0, again.output
     assert "4 of 4 run." in again.output
+    mistyped = _run(hub, "prestart", "a0", "ao")
+    assert mistyped.exit_code == 1
+    assert f"Not on the roster {tmp_path / 'roster.json'}: ao." in mistyped.output
+    assert hub.api("GET", "users/ao").status_code == 404
 
     refused = CliRunner().invoke(
         main,

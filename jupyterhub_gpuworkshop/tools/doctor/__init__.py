@@ -246,6 +246,10 @@ def _of_the_host(patient: Patient) -> Sequence[Probe]:
             lambda: host.judge_memory(read_memory(), patient.workshop.attendees),
         ),
         _probe("host.material", lambda: _material(patient)),
+        _probe(
+            "host.archives",
+            lambda: material.judge_archives(patient.workshop.material.archives),
+        ),
         _probe("host.hook", hook),
     )
 

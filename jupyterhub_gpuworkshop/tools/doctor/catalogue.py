@@ -54,6 +54,7 @@ CHECKS = {
     "host.memory": "Host memory for the attendees' servers.",
     "host.material": "The folder of material stays through a reboot, attendees can "
     "read it and not change it, and an update has room.",
+    "host.archives": "The folder of collected work stays through a reboot.",
     "host.hook": "The import hook's folder can be read by attendees.",
     "containers.engine": "Docker or Podman: there where servers are containers, and "
     "answering.",

@@ -128,5 +128,17 @@ def judge_place(place: Place, *, named: bool, simulated: bool) -> Check:
     return ok(name, f"{free}, and everybody can read there.")
 
 
+def judge_archives(folder: Path) -> Check:
+    """Judge where archives of attendees' work go."""
+    name = "host.archives"
+    if fleeting := why_not_lasting(folder):
+        return warn(
+            name,
+            f"{fleeting}: work that was collected may be gone before it is downloaded.",
+            "Name another place as material.archives, /var/lib/gpuworkshop-work say.",
+        )
+    return ok(name, f"Work is collected in {folder}, which stays through a reboot.")
+
+
 def _all(parts: Sequence[str]) -> str:
     return ", ".join(parts)

@@ -6,6 +6,7 @@ from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.tools.doctor.check import Status
 from jupyterhub_gpuworkshop.tools.doctor.material import (
     Place,
+    judge_archives,
     judge_installed,
     judge_place,
     read_place,
@@ -82,3 +83,10 @@ def test_a_real_place_is_read(tmp_path: Path) -> None:
     assert place.largest_bytes == 5000
     assert place.free_bytes > 0
     assert place.fleeting.startswith(f"{tmp_path}/m is ")
+
+
+def test_work_that_a_reboot_would_clear_is_told(tmp_path: Path) -> None:
+    check = judge_archives(Path("/tmp/gpuworkshop-work"))  # noqa: S108  only looked at
+    assert check.status is Status.WARN
+    assert "may be gone" in check.finding
+    assert judge_archives(Path("/var/lib/gpuworkshop-work")).status is Status.OK
