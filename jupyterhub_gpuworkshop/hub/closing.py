@@ -6,7 +6,6 @@ morning say.
 """
 
 import asyncio
-from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -42,35 +41,39 @@ class Closing:
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def stop_those_due(self) -> None:
-        """Stop the servers that were started before the last closing took effect."""
-        standing = self._keeper.standing()
-        if standing.stage not in (Stage.CLOSED, Stage.OVER):
-            return
-        stops_at = standing.stops_at
+        """Stop the servers whose time is over."""
         turn = asyncio.Semaphore(_AT_ONCE)
 
         async def stop(user: Any, spawner: Any) -> None:
             async with turn:
-                await self._stop(user, spawner)
+                # The hours may have been edited while others were stopped.
+                if self._is_due(user, spawner):
+                    await self._stop(user, spawner)
 
-        due = list(self._due(float("inf") if stops_at is None else stops_at))
+        due = [
+            (user, spawner)
+            for user in list(self._app.users.values())
+            for spawner in list(user.spawners.values())
+            if self._is_due(user, spawner)
+        ]
         await asyncio.gather(*(stop(user, spawner) for user, spawner in due))
 
-    def _due(self, stops_at: float) -> Iterable[tuple[Any, Any]]:
-        for user in list(self._app.users.values()):
-            running = [
-                spawner
-                for spawner in list(user.spawners.values())
-                if spawner.ready and not spawner.pending
-            ]
-            if running and not is_organiser(user):
-                for spawner in running:
-                    if _seconds(spawner.orm_spawner.started) < stops_at:
-                        yield user, spawner
+    def _is_due(self, user: Any, spawner: Any) -> bool:
+        """Whether a server runs that was started before its doors were closed.
+
+        Where its attendee started it that is so, whatever the clock said: the hours
+        may have been edited since, and to a time that had passed.
+        """
+        if not spawner.ready or spawner.pending:
+            return False
+        standing = self._keeper.standing()
+        if standing.stage not in (Stage.CLOSED, Stage.OVER) or is_organiser(user):
+            return False
+        if getattr(spawner, "is_own_start", False) or standing.stops_at is None:
+            return True
+        return _seconds(spawner.orm_spawner.started) < standing.stops_at
 
     async def _stop(self, user: Any, spawner: Any) -> None:
-        if spawner.pending or not spawner.ready:
-            return  # somebody else was quicker
         self._log.info("Stopping %s: the doors are closed", spawner._log_name)
         # As JupyterHub's own handlers do, which need a request.
         spawner._stop_pending = True

@@ -115,6 +115,9 @@ class GpuSpawnerMixin(_Base):
 
     lease = Instance(Lease, allow_none=True, help="The lease of this server, if any.")
 
+    is_own_start = False
+    """Whether the attendee started this server, and nobody else did so for them."""
+
     @classmethod
     def mistake_in(cls, c: Config) -> str:
         """Say what in the hub's configuration cannot work with shares, or nothing.
@@ -169,7 +172,8 @@ class GpuSpawnerMixin(_Base):
         before the doors open.
         """
         asks = getattr(self.handler, "current_user", None)
-        if getattr(asks, "name", None) != self.user.name or is_organiser(self.user):
+        self.is_own_start = getattr(asks, "name", None) == self.user.name
+        if not self.is_own_start or is_organiser(self.user):
             return ""
         return DoorKeeper.of(self.user.settings).no_server()
 
@@ -230,6 +234,7 @@ class GpuSpawnerMixin(_Base):
         only where a server is on record.
         """
         super().load_state(state)
+        self.is_own_start = bool(state.get(_STATE_KEY, {}).get("own_start"))
         if self.orm_spawner is None or self.orm_spawner.server is None:
             return
         try:
@@ -267,6 +272,7 @@ class GpuSpawnerMixin(_Base):
                 "devices": list(self.lease.uuids),
                 "memory_bytes": sum(d.memory_bytes for d in self.lease.devices),
                 "memory_limits": in_words(self.lease),
+                "own_start": self.is_own_start,
             }
         return state
 

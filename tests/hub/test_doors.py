@@ -221,6 +221,9 @@ class _Proxy:
             raise OSError("the proxy is away")
 
 
+_RUNNING = {"name": "", "ready": True, "pending": None, "is_own_start": False}
+
+
 class _User:
     """One of the hub's users, whose server was started at a time."""
 
@@ -232,7 +235,7 @@ class _User:
         started_at = datetime.fromtimestamp(started, timezone.utc).replace(tzinfo=None)
         self.spawners = {
             "": SimpleNamespace(
-                **{"name": "", "ready": True, "pending": None, **spawner},
+                **_RUNNING | spawner,
                 orm_spawner=SimpleNamespace(started=started_at),
                 _log_name=name,
             )
@@ -278,6 +281,38 @@ async def test_what_is_started_for_the_next_morning_is_not_stopped() -> None:
     assert [user.name for user in users if user.stopped] == []
     await Closing(app, _closed_at(_STOPS_AT)).stop_those_due()
     assert [user.name for user in users if user.stopped] == ["ann", "bob"]
+
+
+async def test_what_an_attendee_started_is_stopped_whatever_the_hours_were_then() -> (
+    None
+):
+    ann = _User("ann", _STOPS_AT + 30, is_own_start=True)
+    olga = _User("olga", _STOPS_AT + 30, is_own_start=True)
+    app = SimpleNamespace(
+        users={"ann": ann, "olga": olga},
+        proxy=_Proxy(),
+        log=logging.getLogger("test"),
+    )
+    # The organiser has just written that the doors closed a minute ago.
+    await Closing(app, _closed_at(_STOPS_AT + 60)).stop_those_due()
+    assert (ann.stopped, olga.stopped) == ([""], [])
+    # Who is no organiser any more has no server then, either.
+    olga.admin = False
+    await Closing(app, _closed_at(_STOPS_AT + 60)).stop_those_due()
+    assert olga.stopped == [""]
+
+
+async def test_hours_that_are_made_longer_while_servers_stop_keep_the_others() -> None:
+    users = {f"a{number}": _User(f"a{number}", 100.0) for number in range(20)}
+    keeper = _closed_at(_STOPS_AT)
+
+    class Proxy(_Proxy):
+        async def delete_user(self, user: object, server: str) -> None:
+            keeper.clock = lambda: 100.0
+
+    app = SimpleNamespace(users=users, proxy=Proxy(), log=logging.getLogger("test"))
+    await Closing(app, keeper).stop_those_due()
+    assert 1 <= len([user for user in users.values() if user.stopped]) <= 4
 
 
 async def test_a_stop_that_fails_holds_up_nobody_and_is_tried_again() -> None:
