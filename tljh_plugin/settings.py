@@ -57,7 +57,8 @@ def for_configure(
     """Return the workshop for `configure`, with the service as a unit of its own.
 
     The hub's own unit hides all devices (facts: jupyterhub 28), so that a service
-    which the hub starts would see no GPU.
+    which the hub starts would see no GPU. A mapping has no folder, so the roster's
+    is said: commands look beside config.yaml for what the hub keeps beside it.
 
     Returns:
         The workshop as a mapping, and a sentence for each thing that was overruled.
@@ -72,6 +73,8 @@ def for_configure(
             f"line out: sudo tljh-config unset {SECTION}.service.managed"
         )
     service["managed"] = False
+    roster = given.setdefault("roster", {})
+    roster["file"] = str(workshop.roster_file(places.workshop))
     service.setdefault("secret_file", str(places.secret_file))
     return given, overruled
 

@@ -80,7 +80,7 @@ class DoorKeeper(LoggingConfigurable):
             return
         if rules != self._rules and rules.hours:
             self.log.info(
-                "Doors are open: %s (%s)", ", ".join(rules.hours), rules.timezone
+                "Opening hours: %s (%s)", ", ".join(rules.hours), rules.timezone
             )
         self._rules, self._doors = rules, rules.doors()
 

@@ -16,6 +16,7 @@ from jupyterhub_gpuworkshop.core.errors import HostError, ShareRefused
 from jupyterhub_gpuworkshop.hub.spawners.local import GpuLocalMixin
 from jupyterhub_gpuworkshop.hub.spawners.systemd import GpuSystemdMixin
 from jupyterhub_gpuworkshop.tools.tljh_places import TljhPlaces
+from jupyterhub_gpuworkshop.workshop import Workshop
 from tljh_plugin import hub_config, service_unit
 from tljh_plugin.culling import outlast_idle_rules
 from tljh_plugin.notices import announce
@@ -64,6 +65,20 @@ def _applied(places: TljhPlaces, text: str = "") -> Any:
 def _announced(c: Any, user: Any) -> str:
     variables = c.JupyterHub.get("template_vars", {})
     return variables["announcement"](user) if variables else ""
+
+
+@pytest.mark.usefixtures("systemctl")
+def test_the_hub_keeps_the_homes_where_commands_look_for_them(
+    places: TljhPlaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # TLJH's hub runs in a folder of its own
+    for text in ("", "gpuworkshop: {attendees: 8}", "gpuworkshop: {attendees: soon}"):
+        given = _applied(places, text).GpuRuntime.workshop
+        roster = Workshop.load(given).roster_file(given)
+        assert roster == Workshop().roster_file(places.workshop)
+    given = _applied(places, "gpuworkshop: {roster: {file: my.json}}").GpuRuntime
+    mine = Workshop.load(given.workshop).roster_file(given.workshop)
+    assert mine == places.config_file.parent / "my.json"
 
 
 @pytest.mark.usefixtures("systemctl")
