@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+from weakref import WeakValueDictionary
 
 import jupyterhub_gpuworkshop
 from jupyterhub_gpuworkshop.core.errors import HostError, MaterialError
@@ -65,6 +66,9 @@ class MaterialBringer:
         self._homes = homes
         self._log = log
         self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._own_turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """One at a time for each attendee, who can stop the script and start another
+        server, and another: it is their process."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._brought: dict[str, tuple[int, ...]] = {}
         """What was installed when material was last brought, by lease."""
@@ -136,7 +140,8 @@ class MaterialBringer:
             await asyncio.to_thread(self._homes.record, spawner.user.name, home)
             if not self.installed().parts:
                 return
-            async with self._turns:
+            own = self._own_turns.setdefault(spawner.user.name, asyncio.Lock())
+            async with own, self._turns:
                 arguments = ["--from", str(self.folder)]
                 said = await asyncio.wait_for(
                     spawner.run_in_home(home, SCRIPT, arguments), MOST_SECONDS

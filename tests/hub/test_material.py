@@ -1,5 +1,6 @@
 """Material on its way from the host into homes, by real hubs and real processes."""
 
+import asyncio
 import json
 import logging
 import os
@@ -253,6 +254,26 @@ async def test_a_start_does_not_wait_for_ever_and_the_script_is_ended(
     assert "bringing the material was ended after" in caplog.text
     pid = (Path(here.path) / "pid.txt").read_text()
     assert not psutil.pid_exists(int(pid))
+
+
+async def test_whoever_stops_the_script_again_and_again_holds_up_nobody_else(
+    bringer: MaterialBringer, here: Home, tmp_path: Path, monkeypatch
+):
+    install(bringer.folder, 1, {"a.ipynb": "1"})
+    hangs = tmp_path / "hangs.py"
+    hangs.write_text("import signal; signal.pause()")
+    monkeypatch.setattr(material, "START_SECONDS", 0.01)
+    for _ in range(12):
+        await bringer.at_start(StandIn(here, hangs))
+    bob = StandIn(here)
+    bob.user = SimpleNamespace(name="bob", orm_user=SimpleNamespace(created=None))
+    monkeypatch.setattr(material, "START_SECONDS", 20.0)
+    await bringer.at_start(bob)
+    brought = (Path(here.path) / "intro/a.ipynb").exists()
+    for task in list(bringer._tasks):
+        task.cancel()
+    await asyncio.gather(*bringer._tasks, return_exceptions=True)
+    assert brought
 
 
 async def test_a_script_that_talks_without_end_is_ended(
