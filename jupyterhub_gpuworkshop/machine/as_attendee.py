@@ -18,8 +18,13 @@ from typing import Any
 from jupyterhub_gpuworkshop.core.errors import HostError
 
 _SYSTEMS_PYTHON = Path("/usr/bin/python3")
-_ENTER = """
-import os, sys
+_MOST_BYTES = 512 * 1024**2
+"""Of memory. What is at home may be made to need very much, and it would be the hub's:
+the process is in none of the attendee's cgroups."""
+
+_ENTER = f"""
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_DATA, ({_MOST_BYTES}, {_MOST_BYTES}))
 home, uid, gid, groups = sys.argv[1:5]
 del sys.argv[1:5]
 if os.geteuid() == 0:

@@ -237,7 +237,9 @@ class Memory:
             seen = {str(k): str(v) for k, v in said["seen"].items()}
             parts = {str(k): str(v) for k, v in said["parts"].items()}
             data = str(said["data"])
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return
+        except (RecursionError, MemoryError):  # somebody has made it so
             return
         self.known, self.seen, self.parts, self.data = known, seen, parts, data
         self._kept = self._dump()

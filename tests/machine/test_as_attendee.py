@@ -84,6 +84,17 @@ def test_whoever_is_that_user_already_needs_no_root(home: Path, script: Path) ->
     assert _told(me, home, script)["here"] == ["thesis.ipynb"]
 
 
+def test_what_is_at_home_cannot_make_it_take_the_hosts_memory(
+    home: Path, script: Path
+) -> None:
+    script.write_text("bytearray(1 << 30)")
+    me = Attendee(uid=os.geteuid(), gid=os.getegid())
+    with run_as_attendee(me, home, script) as (line, given):
+        done = subprocess.run(line, capture_output=True, **given)  # noqa: S603
+    assert done.returncode == 1
+    assert done.stderr.endswith(b"MemoryError\n")
+
+
 def test_a_home_that_is_a_link_or_gone_is_said_to_be(home: Path, script: Path) -> None:
     link = home.with_name("link")
     link.symlink_to("/")
