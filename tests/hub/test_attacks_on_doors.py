@@ -34,6 +34,10 @@ _MORE = """
 c.JupyterHub.allow_named_servers = True
 c.Authenticator.auth_refresh_age = 1
 c.JupyterHub.default_url = "/hub/home"
+c.JupyterHub.template_vars = {
+    "announcement": "Lunch is at noon.",
+    "announcement_login": lambda user: "Cards are at the door.",
+}
 """
 
 
@@ -130,6 +134,30 @@ def test_no_address_of_the_hubs_starts_a_server_behind_closed_doors(
     assert house.hub.server("bob") is None
     assert not _leases(house, "bob")
     assert not _leases(house, "olga")
+
+
+def test_what_an_admin_announces_stays_below_what_is_told_of_the_doors(
+    house: House,
+) -> None:
+    house.set_hours(CLOSED)
+    for session, path, theirs in (
+        (requests.Session(), "/hub/login", "Cards are at the door."),
+        (house.log_in("bob"), "/hub/home", "Lunch is at noon."),
+    ):
+        said = house.text(session, path)
+        assert said.index("The doors are closed.") < said.index(theirs)
+    olga = house.text(house.log_in("olga", _PASSWORD), "/hub/home")
+    assert "Lunch is at noon." in olga
+    assert "The doors are closed." not in olga
+
+
+def test_an_organiser_starts_a_server_behind_closed_doors(house: House) -> None:
+    house.set_hours(CLOSED)
+    session = house.log_in("olga", _PASSWORD)
+    mine = _token(house, session, "olga")
+    assert _ask(house, "olga/server", mine).status_code in (201, 202)
+    wait_for(lambda: (house.hub.server("olga") or {})["ready"])
+    house.hub.stop_server("olga")
 
 
 def test_nobody_starts_a_server_for_somebody_else(house: House) -> None:

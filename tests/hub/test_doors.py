@@ -209,6 +209,26 @@ def test_an_admins_first_page_stays_while_the_doors_are_open() -> None:
     assert first_page(lambda _: keeper, "gpus", "")(nobody) == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "active", "hours", "leads"),
+    [
+        ("ann", False, CLOSED, "/services/gpus/work"),
+        ("ann", True, CLOSED, "/hub/home"),
+        ("ann", False, OPEN, "/hub/home"),
+        ("ann", False, OVER, "/hub/home"),
+        ("olga", False, CLOSED, "/hub/home"),
+    ],
+)
+def test_only_who_has_no_server_behind_closed_doors_is_led_to_their_work(
+    name: str, active: bool, hours: tuple[float, float], leads: str
+) -> None:
+    keeper = _keeper({"doors": _hours(hours)})
+    user = _User(name, 100.0)
+    user.active = active
+    handler = SimpleNamespace(current_user=user, base_url="/")
+    assert first_page(lambda _: keeper, "gpus", "/hub/home")(handler) == leads
+
+
 class _Proxy:
     """A proxy whose first calls fail."""
 
@@ -231,6 +251,7 @@ class _User:
         self.name = name
         self.admin = name == "olga"
         self.orm_user = orm.User(name=name)
+        self.active = True
         self.stopped: list[str] = []
         started_at = datetime.fromtimestamp(started, timezone.utc).replace(tzinfo=None)
         self.spawners = {

@@ -23,6 +23,7 @@ from jupyterhub_gpuworkshop.core.roster import (
 )
 from jupyterhub_gpuworkshop.hub import homes, joining
 from jupyterhub_gpuworkshop.hub.codes import hash_code, is_code
+from jupyterhub_gpuworkshop.hub.doors import DoorKeeper
 from jupyterhub_gpuworkshop.hub.joining import name_from
 from jupyterhub_gpuworkshop.hub.roster_file import change_roster, read_roster
 
@@ -435,6 +436,30 @@ def test_a_room_that_was_given_another_code_meanwhile_takes_nobody(
     earlier = Room(code_hash="of an earlier code", at_most=1000)
     with pytest.raises(joining._Refused, match="closed"):
         joining._write_down(path, earlier, "late", "BBBBCCCC")
+    assert read_roster(path).names() == ("ada",)
+
+
+async def test_nobody_joins_before_the_doors_open_nor_when_it_is_over(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "roster.json"
+    _fill(path)
+    ours = _joining(tmp_path)
+    for hours, said in (
+        ("2999-01-01 09:00 to 17:00", "The doors open on"),
+        ("2001-01-01 09:00 to 17:00", "The workshop is over"),
+    ):
+        doors = DoorKeeper(workshop={"doors": {"timezone": "UTC", "hours": hours}})
+        handler = SimpleNamespace(
+            request=SimpleNamespace(connection=None, headers={}),
+            settings={"gpuworkshop_doors": doors},
+        )
+        with pytest.raises(joining._Refused, match=said) as caught:
+            await ours.join(handler, "early", _ROOM_CODE)
+        assert caught.value.status == 403
+        # Who has not the code does not read more than everybody does.
+        with pytest.raises(joining._Refused, match="code is wrong"):
+            await ours.join(handler, "early", _WRONG)
     assert read_roster(path).names() == ("ada",)
 
 
