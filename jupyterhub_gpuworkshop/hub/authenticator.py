@@ -107,8 +107,8 @@ class RosterAuthenticator(Authenticator):
         help="""
         Names that nobody may choose who joins with the room's code, beside those of
         organisers, of the roster, of the hub's users and of this host's. Those of
-        `shares.users` in the workshop file are among them where `configure(c, ...)` is
-        used. None unless set.
+        `shares.users` in the workshop file and of users in `c.JupyterHub.load_roles`
+        are among them where `configure(c, ...)` is used. None unless set.
 
         Example::
 

@@ -101,10 +101,16 @@ def _set_roster(c: Config, path: str, rules: Workshop) -> None:
     """Say where the roster is, for a hub whose authenticator asks it."""
     c.RosterAuthenticator.setdefault("roster_file", path)
     c.RosterAuthenticator.setdefault("seats", rules.roster.seats or 0)
-    # Who took such a name with the room's code would have the share that goes with it.
+    # Who took such a name with the room's code would have the share, or the role, that
+    # goes with it: the hub gives roles by name whenever it starts.
+    with_role = {
+        name for role in _listed(c, "load_roles") for name in role.get("users", ())
+    }
     given = c.RosterAuthenticator.get("reserved_names", ())
     reserved = given.get_value(set()) if isinstance(given, LazyConfigValue) else given
-    c.RosterAuthenticator.reserved_names = {*reserved, *rules.shares.users}
+    c.RosterAuthenticator.reserved_names = {
+        *(*reserved, *with_role, *rules.shares.users),
+    }
     manages = c.RosterAuthenticator.get("manage_groups", True)
     asks = c.JupyterHub.get("authenticator_class") == "gpuworkshop-roster"
     if asks and manages and _mapped(c, "load_groups"):

@@ -123,6 +123,18 @@ def test_no_attendee_can_hold_the_hub_up_with_a_lock_of_their_own(path: Path):
     assert set(read_homes(path)) == {"ann", "zoe"}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_what_root_changes_stays_the_hubs_user_to_write(path: Path):
+    os.chown(path.parent, 65534, 65534)
+    homes = Homes(path)
+    homes.record("ann", ANN)
+    homes.record("zoe", BOX)
+    forget(path, ["zoe"])
+    files = list(path.parent.iterdir())
+    assert len(files) == 2
+    assert {file.stat().st_uid for file in files} == {65534}
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -253,6 +253,14 @@ def test_seats_and_the_names_that_have_shares_reach_the_authenticator():
     assert c.RosterAuthenticator.reserved_names == {"teacher", "vip"}
 
 
+def test_nobody_may_choose_the_name_of_who_has_a_role():
+    c = Config()
+    role = {"name": "gpuworkshop-organiser", "users": ["tina"]}
+    c.JupyterHub.load_roles = [role, {"name": "user", "scopes": ["self"]}]
+    configure(c)
+    assert c.RosterAuthenticator.reserved_names == {"tina"}
+
+
 def test_what_an_admin_set_of_seats_and_names_stays():
     c = Config()
     c.RosterAuthenticator.seats = 3
