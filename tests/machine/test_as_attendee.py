@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,17 +55,22 @@ def _told(attendee: Attendee, home: Path, script: Path) -> dict[str, object]:
     return told
 
 
+def _give(home: Path) -> None:
+    """Make a home the attendee's, who can reach it."""
+    for part in (home, *home.parents):
+        if part.stat().st_mode & 0o001 == 0:
+            part.chmod(part.stat().st_mode | 0o011)
+    home.chmod(0o700)
+    os.chown(home, _NOBODY.uid, _NOBODY.gid)
+
+
 @pytest.mark.root
 def test_it_runs_as_the_attendee_alone_and_stays_so(
     home: Path, script: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_engine("root", os.geteuid() == 0, "run as root")
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "the hub's")
-    for part in (home, *home.parents):
-        if part.stat().st_mode & 0o001 == 0:
-            part.chmod(part.stat().st_mode | 0o011)
-    home.chmod(0o700)
-    os.chown(home, _NOBODY.uid, _NOBODY.gid)
+    _give(home)
     told = _told(_NOBODY, home, script)
     assert told["uids"] == [_NOBODY.uid] * 3
     assert told["gids"] == [_NOBODY.gid] * 3
@@ -77,6 +83,29 @@ def test_it_runs_as_the_attendee_alone_and_stays_so(
     assert told["handles"] == []
     # Root's: another process of the attendee could do as little with it.
     assert (told["whose process"], told["memory"]) == (0, False)
+
+
+@pytest.mark.root
+def test_an_account_that_is_somebody_elses_by_now_gives_no_groups(
+    home: Path, script: Path
+) -> None:
+    require_engine("root", os.geteuid() == 0, "run as root")
+    _give(home)
+    told = _told(replace(_NOBODY, account="root"), home, script)
+    assert told["groups"] == [_NOBODY.gid]
+
+
+def test_no_program_of_theirs_is_taken_for_a_part_of_python(
+    home: Path, script: Path
+) -> None:
+    for name in ("colorsys.py", "sitecustomize.py", "usercustomize.py"):
+        (home / name).write_text("print('theirs')")
+    script.write_text("import colorsys; print(colorsys.__file__)")
+    me = Attendee(uid=os.geteuid(), gid=os.getegid())
+    with run_as_attendee(me, home, script) as (line, given):
+        done = subprocess.run(line, capture_output=True, check=True, **given)  # noqa: S603
+    assert b"theirs" not in done.stdout
+    assert str(home).encode() not in done.stdout
 
 
 def test_whoever_is_that_user_already_needs_no_root(home: Path, script: Path) -> None:
