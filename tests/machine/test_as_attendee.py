@@ -87,10 +87,11 @@ def test_it_runs_as_the_attendee_alone_and_stays_so(
 
 @pytest.mark.root
 def test_an_account_that_is_somebody_elses_by_now_gives_no_groups(
-    home: Path, script: Path
+    home: Path, script: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     require_engine("root", os.geteuid() == 0, "run as root")
     _give(home)
+    monkeypatch.setattr(os, "getgrouplist", lambda account, gid: [gid, 0])
     told = _told(replace(_NOBODY, account="root"), home, script)
     assert told["groups"] == [_NOBODY.gid]
 
