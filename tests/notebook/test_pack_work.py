@@ -149,11 +149,14 @@ def test_a_folder_that_becomes_a_link_is_not_entered(
     home: Path, others: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (home / "folder").mkdir()
-    look = os.stat
+    (home / "own.ipynb").write_text("own, and no shorter than " + _SECRET)
+    look, looked = os.stat, []
 
     def look_then_swap(name, **given):
         found = look(name, **given)
-        if name == "folder" and (home / "folder").is_dir():
+        looked.append(name)
+        # The first look is for sizes only.
+        if name == "folder" and looked.count(name) == 2:
             (home / "folder").rename(home / "was")
             (home / "folder").symlink_to(others)
         return found
@@ -161,6 +164,7 @@ def test_a_folder_that_becomes_a_link_is_not_entered(
     monkeypatch.setattr(pack_work.os, "stat", look_then_swap)
     packed = pack(home)
     monkeypatch.undo()
+    assert (home / "folder").is_symlink()
     assert _SECRET.encode() not in packed.content.values()
     assert "folder/thesis.ipynb" not in packed.names
 
@@ -169,7 +173,8 @@ def test_a_folder_moved_away_while_it_is_packed_leads_nowhere_else(
     home: Path, others: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (home / "folder").mkdir()
-    (home / "folder/thesis.ipynb").write_text("own")
+    own = f"own, and no shorter than {_SECRET}"
+    (home / "folder/thesis.ipynb").write_text(own)
     enter = os.open
 
     def swap_then_open(name, flags, **given):
@@ -184,14 +189,14 @@ def test_a_folder_moved_away_while_it_is_packed_leads_nowhere_else(
     pack_work.pack(handle, out, "ann", _LARGEST)
     os.close(handle)
     monkeypatch.undo()
-    assert Packed(out.getvalue(), {}).content["ann/folder/thesis.ipynb"] == b"own"
+    assert Packed(out.getvalue(), {}).content["ann/folder/thesis.ipynb"].decode() == own
 
 
 @pytest.mark.parametrize("becomes", ["link", "pipe", "nothing"])
 def test_a_file_that_becomes_something_else_is_left_out(
     home: Path, others: Path, monkeypatch: pytest.MonkeyPatch, becomes: str
 ) -> None:
-    (home / "file").write_text("own")
+    (home / "file").write_text("own, and no shorter than " + _SECRET)
     enter = os.open
 
     def swap_then_open(name, flags, **given):
