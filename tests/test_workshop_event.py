@@ -107,6 +107,7 @@ def test_material_is_found_from_the_workshop_file_on(tmp_path: Path):
         ({"data": {"x": {"sha256": "a" * 64}}}, "this key is missing"),
         ({"data": {"x": {"from": "a", "sha256": "abc"}}}, "what `sha256sum FILE` pr"),
         ({"data": {"x": {"from": "a", "revision": "--upload-pack=x"}}}, "no branch"),
+        ({"data": {"x": {"from": "a", "revision": "-x"}}}, "no branch"),
         ({"data": {"x": ""}}, "x.from"),
         ({"open_first": "/etc/passwd"}, "not a path below an attendee's home"),
         ({"open_first": "a/../../b"}, "not a path below an attendee's home"),

@@ -386,6 +386,17 @@ def test_two_runs_at_once_in_one_home_bring_it_once(host: Host):
     assert len(host.files()) == 50
 
 
+def test_what_changes_while_it_is_copied_does_not_come(host: Host, tmp_path: Path):
+    source = tmp_path / "half.ipynb"
+    source.write_text("half of i")
+    item = bring_material.Item("half.ipynb", str(source), "announced:9")
+    folder = os.open(host.home, os.O_RDONLY | os.O_DIRECTORY)
+    with pytest.raises(OSError, match="changed while it was copied"):
+        bring_material.write(folder, "half.ipynb", item, None)
+    os.close(folder)
+    assert list(host.home.iterdir()) == []
+
+
 def test_a_file_system_that_cannot_swap_gets_it_too(host: Host, monkeypatch):
     def rename(folder: int, old: str, new: str, how: int) -> None:
         raise OSError(errno.EINVAL, "Invalid argument")

@@ -221,6 +221,12 @@ async def test_organisers_see_and_get_all_of_them(site):
     path = rows["ada earlier account"].removeprefix(PREFIX)
     assert (await site.ask(path, "organiser-token")).body == b"earlier"
     assert (await site.ask("work/archive", "organiser-token")).code == 404
+    # Whatever has come into the folder by hand.
+    (site.folder / 'x"; filename="y.tar.gz').write_bytes(b"odd")
+    path = "work/archive?name=x%22%3B%20filename%3D%22y"
+    answer = await site.ask(path, "organiser-token")
+    assert answer.body == b"odd"
+    assert answer.headers["Content-Disposition"].count('"') == 2
 
 
 @pytest.mark.parametrize(
