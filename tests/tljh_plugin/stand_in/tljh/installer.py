@@ -44,6 +44,9 @@ def main():
     manager.hook.tljh_config_post_install(config=values)
     file.write_text(yaml.safe_dump(values))
 
+    group = ["/usr/sbin/groupadd", "--force", "jupyterhub-users"]
+    subprocess.check_call(group)  # noqa: S603
+
     unit = _UNIT.format(config=Path(__file__).with_name("jupyterhub_config.py"))
     Path("/etc/systemd/system/jupyterhub.service").write_text(unit)
     for command in ("daemon-reload", "restart jupyterhub", "enable --quiet jupyterhub"):

@@ -7,6 +7,10 @@ from systemdspawner import SystemdSpawner
 from traitlets import Dict, List, Unicode
 
 
+def _run(*command):
+    subprocess.check_call(command)  # noqa: S603
+
+
 class UserCreatingSpawner(SystemdSpawner):
     """Starts each attendee's server as a Unix user of their own."""
 
@@ -18,6 +22,8 @@ class UserCreatingSpawner(SystemdSpawner):
         try:
             pwd.getpwnam(name)
         except KeyError:
-            subprocess.check_call(["/usr/sbin/useradd", "--create-home", name])  # noqa: S603
+            _run("/usr/sbin/useradd", "--create-home", name)
+            _run("/usr/bin/chmod", "o-rwx", pwd.getpwnam(name).pw_dir)
+        _run("/usr/bin/gpasswd", "--add", name, "jupyterhub-users")
         self.disable_user_sudo = not self.user.admin
         return super().start()
