@@ -120,9 +120,9 @@ class DoorsSettings(Section):
         default=(),
         validate_default=True,
         description="When the doors are open: a list of lines such as "
-        f"`{_EXAMPLE}`, or `2026-11-30 20:00 to 2026-12-01 02:00`, in order. "
-        "Outside them attendees get no server; before the first of them they cannot "
-        "log in. Organisers come and go as they like. Default: always open. "
+        f"`{_EXAMPLE}`, or `2026-11-30 20:00 to 2026-12-01 02:00`, in any "
+        "order. Outside them attendees get no server; before the first of them they "
+        "cannot log in. Organisers come and go as they like. Default: always open. "
         f"{SOON}",
     )
     grace: Annotated[Duration, AfterValidator(lasting(0, 86400))] = Field(
@@ -164,14 +164,16 @@ class DoorsSettings(Section):
                 "Write for example timezone: Europe/Berlin beside them."
             )
         zone = ZoneInfo(info.data["timezone"])
-        spans = [_span(text, zone) for text in value]
-        for before, after in pairwise(spans):
-            if after.opens_at < before.closes_at:
+        spans = {text: _span(text, zone) for text in value}
+        # `tljh-config add-item` can do no better than to put a rehearsal last.
+        ordered = sorted(value, key=lambda text: spans[text].opens_at)
+        for before, after in pairwise(ordered):
+            if spans[after].opens_at < spans[before].closes_at:
                 raise ValueError(
-                    "the hours overlap, or are not in order. Write one line for each "
-                    "opening, the first one first."
+                    f"{shown(before)} and {shown(after)} overlap. Write one line for "
+                    "each opening."
                 )
-        return value
+        return tuple(ordered)
 
     def doors(self) -> Doors:
         """Return the doors, with their hours as instants."""

@@ -44,6 +44,16 @@ def test_days_are_said_as_people_say_them():
     assert said == "Tuesday 1 December at 09:05 (America/New_York)"
 
 
+def test_openings_may_be_written_in_any_order():
+    days = ["2026-11-30 09:00 to 17:00", "2026-11-27 14:00 to 18:00"]
+    doors = load(doors={"timezone": "UTC", "hours": days}).doors
+    assert doors.hours == ("2026-11-27 14:00 to 18:00", "2026-11-30 09:00 to 17:00")
+    first, second = doors.doors().hours
+    assert first.closes_at < second.opens_at
+    with pytest.raises(WorkshopFileError, match="overlap"):
+        load(doors={"timezone": "UTC", "hours": [*days, days[1]]})
+
+
 @pytest.mark.parametrize(
     ("doors", "told"),
     [
@@ -66,7 +76,7 @@ def test_days_are_said_as_people_say_them():
                 "timezone": "UTC",
                 "hours": ["2026-11-30 09:00 to 12:00", "2026-11-30 11:00 to 13:00"],
             },
-            "the hours overlap, or are not in order",
+            "'2026-11-30 09:00 to 12:00' and '2026-11-30 11:00 to 13:00' overlap",
         ),
         ({"timezone": "UTC", "grace": "2 d"}, "too long"),
         ({"timezone": "UTC", "hours": [900]}, "is not text"),
