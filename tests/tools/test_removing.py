@@ -3,6 +3,7 @@
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 
 from jupyterhub_gpuworkshop.core.errors import HostError
 from jupyterhub_gpuworkshop.hub.homes import DOCKER, UNIX, Home, Mount
-from jupyterhub_gpuworkshop.tools.removing import disk, homes
+from jupyterhub_gpuworkshop.tools.removing import disk, homes, processes
 from jupyterhub_gpuworkshop.tools.removing.homes import (
     TLJH_GROUP,
     Fate,
@@ -89,7 +90,27 @@ class Machine:
             extra_groups=[],
             stdout=subprocess.PIPE,
             cwd="/",
+            start_new_session=True,
         )
+        return self._started(process)
+
+    def runs_in_a_container(self, home: Home, root: Path) -> "subprocess.Popen[bytes]":
+        """Start a process under another root folder, with the number of an account."""
+        script = (
+            "import os, sys, time\n"
+            "os.chroot(sys.argv[1])\n"
+            "os.setresuid(*[int(sys.argv[2])] * 3)\n"
+            "print(flush=True)\n"
+            "time.sleep(600)\n"
+        )
+        process = subprocess.Popen(  # noqa: S603 - texts of this file
+            [sys.executable, "-c", script, str(root), str(home.uid)],
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        return self._started(process)
+
+    def _started(self, process: "subprocess.Popen[bytes]") -> "subprocess.Popen[bytes]":
         self.processes.append(process)
         assert process.stdout is not None
         assert process.stdout.read(1)
@@ -98,7 +119,8 @@ class Machine:
     def close(self) -> None:
         """Take everything away again."""
         for process in self.processes:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             assert process.stdout is not None
             process.stdout.close()
@@ -295,7 +317,7 @@ class TestRemoving:
             shutil.rmtree(real)
 
     def test_processes_are_named_and_ended_when_that_is_said(
-        self, machine: Machine
+        self, machine: Machine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         mine = machine.tljh(self.name)
         known = {self.name: mine}
@@ -305,11 +327,8 @@ class TestRemoving:
             _remove(self.name, known)
         assert Path(mine.path, "work/a.ipynb").exists()
         assert process.poll() is None
-        disk._TERM_SECONDS, before = 0.2, disk._TERM_SECONDS
-        try:
-            _remove(self.name, known, end=True)
-        finally:
-            disk._TERM_SECONDS = before
+        monkeypatch.setattr(processes, "_TERM_SECONDS", 0.2)
+        _remove(self.name, known, end=True)
         process.wait(10)
         assert others.poll() is None, "another's process is not touched"
         assert not _exists(mine.account)
@@ -358,6 +377,21 @@ class TestRemoving:
         _remove(self.name, known)
         assert not _exists(mine.account)
         assert not Path(mine.path).exists()
+
+    def test_a_container_that_uses_the_same_number_goes_on(
+        self, machine: Machine, tmp_path: Path
+    ) -> None:
+        mine = machine.tljh(self.name)
+        database = machine.runs_in_a_container(mine, tmp_path)
+        work = machine.runs(mine, ":")
+        with pytest.raises(HostError, match="still has processes") as refused:
+            _remove(self.name, {self.name: mine})
+        assert str(work.pid) in str(refused.value)
+        assert str(database.pid) not in str(refused.value)
+        _remove(self.name, {self.name: mine}, end=True)
+        work.wait(30)
+        assert not _exists(mine.account)
+        assert database.poll() is None
 
     def test_what_has_changed_since_it_was_listed_is_not_removed(
         self, machine: Machine

@@ -8,29 +8,22 @@ coreutils walks them by open folders, which no link diverts, at any depth; `user
 """
 
 import os
-import signal
 import stat
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import psutil
 
 from jupyterhub_gpuworkshop.core.errors import HostError
 from jupyterhub_gpuworkshop.hub.homes import Home
 from jupyterhub_gpuworkshop.tools.hub_calls import one_line
 
 from .homes import STATE_FOLDER, Fate, Judged, judge
+from .processes import see_to_processes
 
-_NOBODYS_GROUP = 65534
 _MOST_ENTRIES = 200_000
 _MOST_LOOK_SECONDS = 2.0
-_TERM_SECONDS = 5.0
-_KILL_ROUNDS = 5
-_MOST_SHOWN = 5
 _RM_SECONDS = 3600.0
 _SPOOLS = (
     "/var/spool/cron/crontabs/{account}",
@@ -40,16 +33,6 @@ _SPOOLS = (
 )
 """What a later account of that name would find, and cron would run for it."""
 _JOBS = ("/var/spool/cron/atjobs", "/var/spool/at")
-_SIGNAL_ALL = """
-import os, sys
-uid, group, signum = map(int, sys.argv[1:])
-os.setgroups([])
-os.setresgid(group, group, group)
-os.setresuid(uid, uid, uid)
-os.kill(-1, signum)
-"""
-"""A signal to all processes of a user, in one step of the kernel's, so that none forks
-away; not to who sends it, nor to other users', since it is sent as that user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,17 +85,6 @@ def size_of(path: Path) -> Size:
     return Size(files=files, bytes=size, is_all=complete)
 
 
-def processes_of(uid: int) -> list[psutil.Process]:
-    """Return the processes that run as a user, in any of its ids."""
-    found = []
-    for process in psutil.process_iter(["uids", "status", "name"]):
-        uids = process.info["uids"]
-        dead = process.info["status"] == psutil.STATUS_ZOMBIE
-        if uids is not None and uid in uids and not dead:
-            found.append(process)
-    return found
-
-
 def remove_home(
     name: str, homes: Mapping[str, Home], listed: Judged, *, end_processes: bool
 ) -> None:
@@ -135,7 +107,8 @@ def remove_home(
     if judged.account:
         _remove_spools(judged)
     if judged.uid >= 0:
-        _see_to_processes(judged, end_processes)
+        shown = judged.account or str(judged.path)
+        see_to_processes(judged.uid, shown, end_them=end_processes)
     _remove_tree(judged.path)
     if judged.account:
         _call("userdel", judged.account)
@@ -161,49 +134,6 @@ def _remove_spools(judged: Judged) -> None:
                 seen = job.lstat()
                 if seen.st_uid == judged.uid and stat.S_ISREG(seen.st_mode):
                     job.unlink(missing_ok=True)
-
-
-def _see_to_processes(judged: Judged, end_processes: bool) -> None:
-    """Make sure that nothing runs as that user.
-
-    Raises:
-        HostError: something does.
-    """
-    running = processes_of(judged.uid)
-    if running and end_processes:
-        _signal_all(judged.uid, signal.SIGTERM)
-        psutil.wait_procs(running, _TERM_SECONDS)
-        for _ in range(_KILL_ROUNDS):
-            if not (running := processes_of(judged.uid)):
-                break
-            _signal_all(judged.uid, signal.SIGKILL)
-            psutil.wait_procs(running, _TERM_SECONDS)
-    if running:
-        shown = ", ".join(
-            f"{one_line(x.info['name'])} (pid {x.pid})" for x in running[:_MOST_SHOWN]
-        )
-        more = len(running) - _MOST_SHOWN
-        raise HostError(
-            f"{judged.account or judged.path} still has processes: {shown}"
-            + (f" and {more} more" if more > 0 else "")
-            + ". --end-processes ends them"
-        )
-
-
-def _signal_all(uid: int, signum: int) -> None:
-    command = (sys.executable, "-I", "-S", "-c", _SIGNAL_ALL)
-    numbers = (str(uid), str(_NOBODYS_GROUP), str(int(signum)))
-    # It fails where there is nobody left to hear it.
-    subprocess.run(  # noqa: S603 - text of this module, and numbers
-        (*command, *numbers),
-        cwd="/",
-        env={},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=False,
-        timeout=60,
-    )
 
 
 def _remove_tree(path: Path) -> None:
