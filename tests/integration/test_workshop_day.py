@@ -178,7 +178,7 @@ def test_the_work_is_there_when_the_doors_are_closed(
     day: Day, page: "Page", browser: "Browser"
 ) -> None:
     codes = day.cards()
-    for name in ("p5", "p7"):
+    for name in ("p5", "p11"):
         day.organise("prestart", "--api-url", day.api_url, name)
         (day.folder / f"home/{name}/mine.txt").write_text(f"work of {name}")
     lesson = day.folder / "home/p5/intro/start.ipynb"
@@ -190,7 +190,7 @@ def test_the_work_is_there_when_the_doors_are_closed(
     beside = lesson.with_name("start-updated.ipynb")
     wait_for(beside.exists, why=day.hub.log[-3000:])
     assert "My notes" in lesson.read_text()
-    untouched = day.folder / "home/p7/intro/start.ipynb"
+    untouched = day.folder / "home/p11/intro/start.ipynb"
     wait_for(lambda: "mended" in untouched.read_text())
 
     day.organise("material", "collect")
@@ -209,7 +209,7 @@ def test_the_work_is_there_when_the_doors_are_closed(
     assert not [name for name in names if name.partition("/")[0] != "p5"]
     # Whatever the address says, it is one's own.
     others = page.request.get(
-        f"{day.address}/services/gpuworkshop/work/archive?name=p7"
+        f"{day.address}/services/gpuworkshop/work/archive?name=p11"
     )
     with tarfile.open(fileobj=io.BytesIO(others.body())) as archive:
         assert archive.getnames()[0] == "p5"
