@@ -15,7 +15,8 @@ from .doors import DoorKeeper
 from .organisers import is_organiser
 
 _LOOK_SECONDS = 5.0
-_AT_ONCE = 4
+_AT_ONCE = 16
+"""To stop is mostly to wait, for up to half a minute each."""
 
 
 class Closing:

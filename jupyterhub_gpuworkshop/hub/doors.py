@@ -18,7 +18,12 @@ from traitlets.config import LoggingConfigurable
 from jupyterhub_gpuworkshop.core.doors import Doors, Stage, Standing
 from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
 from jupyterhub_gpuworkshop.workshop import Workshop
-from jupyterhub_gpuworkshop.workshop_reading import split_source
+from jupyterhub_gpuworkshop.workshop_event import DoorsSettings
+from jupyterhub_gpuworkshop.workshop_reading import (
+    read_file,
+    read_section,
+    split_source,
+)
 
 from .organisers import is_organiser
 
@@ -74,7 +79,7 @@ class DoorKeeper(LoggingConfigurable):
         if self._path is not None:
             self._stamp = _stamp(self._path)
         try:
-            rules = Workshop.load(self.workshop or {}).doors
+            rules = _doors_of(self.workshop or {})
         except WorkshopFileError as error:
             self.log.error("The opening hours stay as they were: %s", error)
             return
@@ -172,6 +177,24 @@ class DoorKeeper(LoggingConfigurable):
         shut = self.standing().stage in (Stage.CLOSING, Stage.CLOSED)
         link = f' <a href="{escape(page)}">Your work</a>' if shut else ""
         return escape(news) + link
+
+
+def _doors_of(source: Any) -> DoorsSettings:
+    """Read the hours of a workshop, whatever mistakes are elsewhere in it.
+
+    Raises:
+        WorkshopFileError: a mistake in the hours, or nothing can be read.
+    """
+    try:
+        return Workshop.load(source).doors
+    except WorkshopFileError:
+        values = source
+        if isinstance(source, str):
+            path, section = split_source(source)
+            values = read_section(path, section) if section else read_file(path)
+        if not isinstance(values, Mapping):
+            raise
+        return Workshop.load({"doors": values.get("doors")}).doors
 
 
 _OVER = "The workshop is over. Ask the organisers if you need something of your work."

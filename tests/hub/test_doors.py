@@ -201,6 +201,19 @@ def test_a_broken_edit_leaves_the_hours_as_they_were(tmp_path: Path) -> None:
     assert keeper.no_login() == ""
 
 
+def test_a_mistake_elsewhere_in_the_file_opens_no_doors(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    section = {"doors": _hours(NOT_YET), "attendees": "many"}
+    path.write_text(yaml.safe_dump({"gpuworkshop": section}))
+    keeper = _keeper(f"{path}#gpuworkshop")
+    assert "The doors open on " in keeper.no_login()
+    section["doors"] = _hours(OPEN)
+    path.write_text(yaml.safe_dump({"gpuworkshop": section, "more": 1}))
+    assert keeper.no_login() == ""
+    path.write_text("gpuworkshop: [")
+    assert keeper.no_login() == ""
+
+
 def test_an_admins_first_page_stays_while_the_doors_are_open() -> None:
     keeper = _keeper({"doors": _hours(OPEN)})
     nobody = SimpleNamespace(current_user=None, base_url="/")

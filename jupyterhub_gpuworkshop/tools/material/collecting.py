@@ -208,7 +208,8 @@ def _left_out(one: Collected) -> str:
 
 def _some(names: Sequence[str]) -> str:
     shown = ", ".join(_shown(name) for name in names[:_MOST_SHOWN])
-    return shown + (", ..." if len(names) > _MOST_SHOWN else "")
+    more = len(names) - _MOST_SHOWN
+    return shown + (f" and {more} more" if more > 0 else "")
 
 
 def _shown(text: str) -> str:

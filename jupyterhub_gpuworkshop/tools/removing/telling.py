@@ -95,9 +95,18 @@ def _table(going: Sequence[Going]) -> Table:
     )
     for title, justify in columns:
         table.add_column(title, justify=justify, overflow="fold")
+    never_here = [one for one in going if _was_never_here(one)]
     for one in going:
-        table.add_row(*map(Text, _row(one)[:-1]), _collected(one))
+        if len(never_here) <= _MOST_NAMED or one not in never_here:
+            table.add_row(*map(Text, _row(one)[:-1]), _collected(one))
+    if len(never_here) > _MOST_NAMED:
+        table.add_row(Text(f"{len(never_here)} more, who never came"), Text("none"))
     return table
+
+
+def _was_never_here(one: Going) -> bool:
+    """Whether the roster's line is all that there is of somebody."""
+    return not (one.has_account or one.archive_at) and one.home.fate is Fate.NONE
 
 
 def _row(one: Going) -> tuple[str, ...]:
