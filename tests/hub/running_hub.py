@@ -207,7 +207,8 @@ class RunningHub:
         """Ask for a server, and wait until it is ready."""
         path = f"users/{name}/servers/{server}" if server else f"users/{name}/server"
         answer = self.api("POST", path)
-        assert answer.status_code in (201, 202), answer.text
+        told = f"{answer.text}\n{self.log[-6000:]}"
+        assert answer.status_code in (201, 202), told
         if wait:
             return wait_for(
                 lambda: (s := self.server(name, server)) and s["ready"] and s,
