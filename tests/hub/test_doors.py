@@ -117,7 +117,10 @@ def test_before_the_doors_open_only_organisers_come_in(house: House) -> None:
     refused = house.log_in("ann").landed
     assert refused.status_code == 403
     assert "The doors open on " in refused.text
-    assert "The doors open on " in house.text(requests.Session(), "/hub/login")
+    # The hub listens a moment before the banner is there.
+    wait_for(
+        lambda: "The doors open on " in house.text(requests.Session(), "/hub/login")
+    )
     assert house.log_in("olga", _PASSWORD).landed.status_code == 302
     # A wrong code learns nothing more than anybody reads on the page.
     assert "Name or code is wrong" in house.log_in("ann", "WRNG-CDDD").landed.text

@@ -351,13 +351,14 @@ def unix_users():
         os.geteuid() == 0 and None not in (shutil.which("useradd"), python),
         "run as root on a machine with useradd and a python3 of its own",
     )
-    names = ["gpuws-mat-ann", "gpuws-mat-zoe"]
+    # Of this test's own: others may run beside it.
+    names = [f"gpuws-{name}-{os.getpid()}" for name in ("ann", "zoe")]
     for name in names:
         _run("useradd", "--create-home", name)
         Path(f"/home/{name}").chmod(0o700)
     yield names
     for name in names:
-        _run("userdel", "--remove", name)
+        _run("userdel", "--force", "--remove", name)
 
 
 @pytest.fixture
