@@ -146,6 +146,10 @@ def remove(names: tuple[str, ...], path: Path | None, workshop: Path | None) -> 
     target = roster_place(path, workshop)
     done = changes.remove(target, names)
     click.echo(f"{target}: {', '.join(done.names)} cannot log in any more.")
+    click.echo(
+        "Accounts at the hub stay, with tokens and servers, an organiser's rights too, "
+        "until they are deleted on its admin page."
+    )
 
 
 @roster.command()
