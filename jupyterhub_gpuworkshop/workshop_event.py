@@ -186,10 +186,20 @@ class DoorsSettings(Section):
 
     def in_words(self, instant: float) -> str:
         """Return an instant as attendees read it: Monday 30 November at 09:00."""
-        moment = datetime.fromtimestamp(instant, ZoneInfo(self.timezone or "UTC"))
+        moment = self._local(instant)
         # Not %A and %B: these depend on the locale that the hub happens to run in.
         day, month = _DAYS[moment.weekday()], _MONTHS[moment.month - 1]
         return f"{day} {moment.day} {month} at {moment:%H:%M} ({self.timezone})"
+
+    def then_in_words(self, instant: float, *, after: float) -> str:
+        """Return an instant that is told after another: of the same day its time."""
+        moment = self._local(instant)
+        if moment.date() == self._local(after).date():
+            return f"at {moment:%H:%M}"
+        return f"on {self.in_words(instant)}"
+
+    def _local(self, instant: float) -> datetime:
+        return datetime.fromtimestamp(instant, ZoneInfo(self.timezone or "UTC"))
 
 
 _DAYS = (

@@ -44,6 +44,15 @@ def test_days_are_said_as_people_say_them():
     assert said == "Tuesday 1 December at 09:05 (America/New_York)"
 
 
+def test_of_what_comes_later_on_the_same_day_the_time_is_enough():
+    doors = load(doors={"timezone": "Asia/Tokyo", "hours": "2026-12-01 09:00 to 23:50"})
+    (hours,) = doors.doors.doors().hours
+    said = doors.doors.then_in_words
+    assert said(hours.closes_at + 300, after=hours.closes_at) == "at 23:55"
+    next_day = said(hours.closes_at + 900, after=hours.closes_at)
+    assert next_day == "on Wednesday 2 December at 00:05 (Asia/Tokyo)"
+
+
 def test_openings_may_be_written_in_any_order():
     days = ["2026-11-30 09:00 to 17:00", "2026-11-27 14:00 to 18:00"]
     doors = load(doors={"timezone": "UTC", "hours": days}).doors

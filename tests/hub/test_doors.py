@@ -167,8 +167,8 @@ def test_whoever_is_over_the_hours_is_stopped_and_organisers_are_not(
     assert "The doors close on " in house.text(mine, "/hub/home")
     house.pass_hours(2.1)
     assert "The doors closed on " in house.text(mine, "/hub/home")
-    assert "Your server is stopped on " in house.text(mine, "/hub/home")
-    assert "Your server is stopped on " not in house.text(theirs, "/hub/home")
+    assert "your server is stopped " in house.text(mine, "/hub/home")
+    assert "your server is stopped " not in house.text(theirs, "/hub/home")
     assert house.hub.server("di")["ready"]
     house.pass_hours(3.1)
     wait_for(lambda: house.hub.server("di") is None, why=house.hub.log[-3000:])
