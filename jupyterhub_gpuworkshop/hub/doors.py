@@ -117,11 +117,12 @@ class DoorKeeper(LoggingConfigurable):
         if has_server and standing.tells and standing.stops_at is not None:
             assert standing.closes_at is not None  # noqa: S101  core.doors says so
             closes = "close" if standing.stage is Stage.OPEN else "closed"
+            at = self._rules.in_words(standing.closes_at)
             stops = self._rules.then_in_words(
                 standing.stops_at, after=standing.closes_at
             )
             return (
-                f"The doors {closes} on {self._rules.in_words(standing.closes_at)}, and "
+                f"The doors {closes} on {at}, and "
                 f"your server is stopped {stops}: save your notebooks. What is saved "
                 "stays."
             )
