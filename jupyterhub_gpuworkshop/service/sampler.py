@@ -41,6 +41,7 @@ _LOG = logging.getLogger(__name__)
 _TIMEOUT_SECONDS = 10.0
 _STARTS_WITHIN_SECONDS = 30.0
 _DIES_WITHIN_SECONDS = 1.0
+_ROUNDS = 5
 _MOST_UNDEAD = 3
 _MOST_BYTES = 64 * 2**20
 """Of an answer: 64 devices with 1,000 processes each take 6 MB."""
@@ -138,7 +139,7 @@ class ChildSampler:
         self._kill()
         ending = [child.ended for child in self._killed]
         if ending:
-            await asyncio.wait(ending, timeout=_DIES_WITHIN_SECONDS)
+            await _see_end(ending)
 
     async def _ask(self, asked: Asked) -> Answer:
         async with self._turn:
@@ -231,6 +232,18 @@ class ChildSampler:
             self._child = None
 
 
+async def _see_end(endings: "Sequence[asyncio.Future[None]]") -> None:
+    """Wait a while until all have ended.
+
+    In rounds: of a machine that was suspended meanwhile the clock has gone on, and
+    what had a moment to end had none.
+    """
+    for _ in range(_ROUNDS):
+        _, still = await asyncio.wait(endings, timeout=_DIES_WITHIN_SECONDS / _ROUNDS)
+        if not still:
+            return
+
+
 class _Child(asyncio.SubprocessProtocol):
     """One child, which answers a line with a line.
 
@@ -267,7 +280,7 @@ class _Child(asyncio.SubprocessProtocol):
         try:
             return await self._line
         except EOFError:
-            await asyncio.wait([self.ended], timeout=_DIES_WITHIN_SECONDS)
+            await _see_end([self.ended])
             raise SourceLost(
                 f"The process that reads the GPUs has ended ({self._how()}); a new one "
                 "is started."

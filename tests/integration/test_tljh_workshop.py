@@ -42,12 +42,20 @@ def at(path):
     port = 10110 if path.startswith("/services/gpuworkshop/") else 15001
     return f"http://127.0.0.1:{port}{path}"
 
-session.get(at("/hub/login"))
+def ask(path):
+    try:
+        return session.get(at(path), allow_redirects=False)
+    except requests.ConnectionError:  # hub or service begins anew
+        print(502)
+        open("/run/visited", "wb").close()
+        sys.exit()
+
+ask("/hub/login")
 typed = {"username": name, "password": code, "_xsrf": session.cookies["_xsrf"]}
 answer = session.post(at("/hub/login"), data=typed, allow_redirects=False)
 if answer.status_code == 302:
     for _ in range(10):
-        answer = session.get(at(path), allow_redirects=False)
+        answer = ask(path)
         if answer.status_code not in (301, 302, 303):
             break
         path = urljoin(path, answer.headers["Location"])
@@ -101,7 +109,8 @@ class Event:
     def visit(self, name: str, path: str) -> tuple[int, str]:
         """Log in from a card and open a page; return its status and text.
 
-        The text is the login page's where the login was refused.
+        The text is the login page's where the login was refused; the status is 502 where
+        nobody listens.
         """
         command = (PYTHON, "-c", _VISIT, name, self.codes[name], path)
         status = int(self.tljh.machine.run(*command).stdout)
