@@ -109,8 +109,8 @@ class Event:
     def visit(self, name: str, path: str) -> tuple[int, str]:
         """Log in from a card and open a page; return its status and text.
 
-        The text is the login page's where the login was refused; the status is 502 where
-        nobody listens.
+        The text is the login page's where the login was refused. The status is 502
+        where nobody listens.
         """
         command = (PYTHON, "-c", _VISIT, name, self.codes[name], path)
         status = int(self.tljh.machine.run(*command).stdout)
