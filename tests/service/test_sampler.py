@@ -190,8 +190,8 @@ async def test_no_more_than_three_processes_that_cannot_be_killed(
     simulated, monkeypatch
 ):
     undead = []
-    monkeypatch.setattr(sampler_module, "_DIES_WITHIN_SECONDS", 0.0)
     with monkeypatch.context() as patch:
+        patch.setattr(sampler_module, "_DIES_WITHIN_SECONDS", 0.0)
         # As in an uninterruptible call: killed, and still there.
         patch.setattr(sampler_module._Child, "kill", lambda child: undead.append(child))
         for _ in range(3):
@@ -207,9 +207,7 @@ async def test_no_more_than_three_processes_that_cannot_be_killed(
     assert len(await simulated.sample()) == 2
     for child in undead:
         child.kill()
-    # They can be killed, after all, and are seen to end.
-    while not all(child._transport.is_closing() for child in undead):
-        await asyncio.sleep(0)
+        await child.ended
 
 
 def talking(text, *, before="pass"):
