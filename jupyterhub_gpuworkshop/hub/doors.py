@@ -4,7 +4,6 @@ Owns reading them again when the workshop file changes, and every sentence about
 When they are open is `core.doors`'; what is stopped when they close is `closing`'s.
 """
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from html import escape
@@ -17,6 +16,7 @@ from traitlets.config import LoggingConfigurable
 
 from jupyterhub_gpuworkshop.core.doors import Doors, Stage, Standing
 from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
+from jupyterhub_gpuworkshop.machine.stamps import Stamp, stamp_of
 from jupyterhub_gpuworkshop.workshop import Workshop
 from jupyterhub_gpuworkshop.workshop_event import DoorsSettings
 from jupyterhub_gpuworkshop.workshop_reading import (
@@ -62,7 +62,7 @@ class DoorKeeper(LoggingConfigurable):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._path: Path | None = None
-        self._stamp: tuple[int, ...] | None = None
+        self._stamp: Stamp | None = None
         if self.workshop and not isinstance(self.workshop, Mapping):
             self._path = split_source(self.workshop)[0]
         self._rules = Workshop().doors
@@ -71,13 +71,13 @@ class DoorKeeper(LoggingConfigurable):
 
     def standing(self) -> Standing:
         """Return how the doors stand at this moment."""
-        if self._path is not None and _stamp(self._path) != self._stamp:
+        if self._path is not None and stamp_of(self._path) != self._stamp:
             self._read()
         return self._doors.at(self.clock())
 
     def _read(self) -> None:
         if self._path is not None:
-            self._stamp = _stamp(self._path)
+            self._stamp = stamp_of(self._path)
         try:
             rules = _doors_of(self.workshop or {})
         except WorkshopFileError as error:
@@ -222,12 +222,3 @@ def first_page(keeper: Callable[[Any], DoorKeeper], service: str, theirs: Any) -
         return str(theirs(handler) if callable(theirs) else theirs or "")
 
     return default_url
-
-
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """Return what tells one version of a file from the next; None without a file."""
-    try:
-        status = os.stat(path)  # noqa: PTH116  asked for at each page
-    except OSError:
-        return None
-    return (status.st_mtime_ns, status.st_size, status.st_ino)

@@ -5,21 +5,19 @@ through our spawners how their home is reached; servers need not run, nor the hu
 is done in a home is others' to say.
 """
 
-import fcntl
 import json
 import logging
-import os
-import tempfile
+import pwd
 import threading
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from jupyterhub_gpuworkshop.core.errors import HostError
 
-from .own_files import give_to_owner_of, sync_folder
+from .own_files import alone_with, replace_closed
 
 _LOG = logging.getLogger(__name__)
 _VERSION = 1
@@ -174,6 +172,25 @@ def _home(kept: Mapping[str, Any]) -> Home:
     return home
 
 
+def home_of_account(account: str) -> Home:
+    """Return the home of a Unix user of this machine.
+
+    Raises:
+        HostError: there is no such user.
+    """
+    try:
+        user = pwd.getpwnam(account)
+    except KeyError:
+        raise HostError(f"There is no Unix user {account!r}.") from None
+    return Home(
+        kind=UNIX,
+        path=user.pw_dir,
+        uid=user.pw_uid,
+        gid=user.pw_gid,
+        account=user.pw_name,
+    )
+
+
 def _short(home: Home) -> dict[str, Any]:
     """Return a home for the file; what says nothing of it is left out."""
     unsaid = {field.name: field.default for field in fields(Home)}
@@ -182,24 +199,13 @@ def _short(home: Home) -> dict[str, Any]:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Keep other changes of this file out, of this process and others.
-
-    By a file that is closed to others: whoever can open what is locked, as attendees
-    may the folder, could hold the lock for ever, and the hub's threads with it.
-    """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        held = os.open(path.with_name(f".{path.name}.lock"), flags, 0o600)
-    except OSError as error:
-        raise HostError(_unwritable(path, error)) from None
-    try:
-        give_to_owner_of(path.parent, held)
-        fcntl.flock(held, fcntl.LOCK_EX)
+    """Keep other changes of this file out; say what cannot be written, and why."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(alone_with(path))
+        except OSError as error:
+            raise HostError(_unwritable(path, error)) from None
         yield
-    except OSError as error:
-        raise HostError(_unwritable(path, error)) from None
-    finally:
-        os.close(held)
 
 
 def _write(path: Path, homes: Mapping[str, Home]) -> None:
@@ -209,26 +215,10 @@ def _write(path: Path, homes: Mapping[str, Home]) -> None:
         f"\n  {json.dumps(name)}: {json.dumps(home)}" for name, home in kept.items()
     )
     data = f'{{"version": {_VERSION}, "homes": {{{lines}\n}}}}\n'.encode()
-    made = ""
     try:
-        handle, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            # mkstemp's mode is 0600. What root writes is the hub's user's to read.
-            give_to_owner_of(path if path.exists() else path.parent, file.fileno())
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(made).replace(path)
-        made = ""
+        replace_closed(path, data)
     except OSError as error:
         raise HostError(_unwritable(path, error)) from None
-    finally:
-        if made:
-            with suppress(OSError):
-                Path(made).unlink()
-    # The change is in force. Not every file system can do this to a folder.
-    with suppress(OSError):
-        sync_folder(path.parent)
 
 
 def _damaged(path: Path) -> str:

@@ -1,12 +1,15 @@
 """Files of the hub's own: closed to others, and the hub's whoever makes them.
 
-Owns modes, owners and that a new name outlives a power loss. What is in the files is
-their writers' to say.
+Owns modes, owners, that a change is whole or none and outlives a power loss, and that
+two changes wait for each other. What is in the files is their writers' to say.
 """
 
 import contextlib
+import fcntl
 import os
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -56,3 +59,50 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def alone_with(path: Path) -> Iterator[None]:
+    """Keep other changes of a file out, of this process and others.
+
+    By a file beside it that is closed to others: whoever can open what is locked, as
+    attendees may the folder, could hold the lock for ever, and the hub's threads with
+    it.
+
+    Raises:
+        OSError: the lock cannot be had; nothing of the context is run then.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    held = os.open(path.with_name(f".{path.name}.lock"), flags, 0o600)
+    try:
+        give_to_owner_of(path.parent, held)
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+def replace_closed(path: Path, data: bytes) -> None:
+    """Put the whole of a file in place, or leave what was there.
+
+    Raises:
+        OSError: it cannot be written; nothing has changed.
+    """
+    made = ""
+    try:
+        handle, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            # mkstemp's mode is 0600. What root writes is the hub's user's to read.
+            give_to_owner_of(path if path.exists() else path.parent, file.fileno())
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(made).replace(path)
+        made = ""
+    finally:
+        if made:
+            with contextlib.suppress(OSError):
+                Path(made).unlink()
+    # The change is in force. Not every file system can do this to a folder.
+    with contextlib.suppress(OSError):
+        sync_folder(path.parent)

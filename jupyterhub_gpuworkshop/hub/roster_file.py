@@ -4,15 +4,13 @@ Owns how it is read, changed and followed. A change is whole or not at all, two 
 at once wait for each other, and a hub that runs sees it without a restart.
 """
 
-import fcntl
 import json
 import logging
 import os
 import stat
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +22,9 @@ from jupyterhub_gpuworkshop.core.roster import (
     Roster,
     share_from,
 )
+from jupyterhub_gpuworkshop.machine.stamps import stamp_of
 
-from .own_files import give_to_owner_of, sync_folder
+from .own_files import alone_with, replace_closed
 
 _LOG = logging.getLogger(__name__)
 _VERSION = 2
@@ -88,7 +87,7 @@ class LiveRoster:
             return self._current()
 
     def _current(self) -> Roster:
-        seen = self._stat()
+        seen = stamp_of(self.path)
         if seen is not None and seen == self._seen:
             return self._roster
         try:
@@ -103,13 +102,6 @@ class LiveRoster:
             self.problem = ""
         self._seen = seen
         return self._roster
-
-    def _stat(self) -> tuple[int, ...] | None:
-        try:
-            found = self.path.stat()
-        except OSError:
-            return None
-        return (found.st_mtime_ns, found.st_size, found.st_ino, found.st_ctime_ns)
 
 
 def _sum(roster: Roster) -> str:
@@ -231,47 +223,20 @@ def _lines(entries: list[dict[str, Any]]) -> str:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Keep other changes of this roster out."""
-    lock = path.with_name(f".{path.name}.lock")
-    try:
-        held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise RosterError(_unwritable(path, error)) from None
-    try:
-        give_to_owner_of(path.parent, held)
-        fcntl.flock(held, fcntl.LOCK_EX)
-    except OSError as error:
-        os.close(held)
-        raise RosterError(_unwritable(path, error)) from None
-    try:
+    """Keep other changes of this roster out; say what cannot be written, and why."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(alone_with(path))
+        except OSError as error:
+            raise RosterError(_unwritable(path, error)) from None
         yield
-    finally:
-        os.close(held)
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Put the whole of it in place, or leave what was there."""
-    made = ""
     try:
-        handle, made = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            # mkstemp's mode is 0600. What root writes is the hub's user's to read.
-            beside = path if path.exists() else path.parent
-            give_to_owner_of(beside, file.fileno())
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(made).replace(path)
-        made = ""
+        replace_closed(path, data)
     except OSError as error:
         raise RosterError(_unwritable(path, error)) from None
-    finally:
-        if made:
-            with suppress(OSError):
-                Path(made).unlink()
-    # The change is in force. Not every file system can do this to a folder.
-    with suppress(OSError):
-        sync_folder(path.parent)
 
 
 def _unwritable(path: Path, error: OSError) -> str:

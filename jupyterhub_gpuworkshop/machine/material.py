@@ -12,6 +12,8 @@ from typing import Any
 
 from jupyterhub_gpuworkshop.core.errors import MaterialError
 
+from .stamps import stamp_of
+
 INSTALLED = "installed.json"
 VERSIONS = ".versions"
 KINDS = ("notebooks", "data")
@@ -47,7 +49,7 @@ class Part:
     def path(self, folder: Path) -> Path:
         """Return the folder that holds this version, and never another.
 
-        It is there until the second install or update after it was replaced begins:
+        It is there until the next install or update after it was replaced begins:
         whoever finds a file of it missing reads what is installed again.
 
         Args:
@@ -97,11 +99,7 @@ def stamp(folder: Path) -> tuple[int, ...] | None:
 
     None where nothing is installed, or it cannot be told. It costs one stat.
     """
-    try:
-        seen = (folder / INSTALLED).stat()
-    except OSError:
-        return None
-    return (seen.st_mtime_ns, seen.st_ino, seen.st_size)
+    return stamp_of(folder / INSTALLED)
 
 
 def read_installed(folder: Path) -> Installed:

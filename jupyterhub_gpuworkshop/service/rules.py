@@ -11,10 +11,9 @@ from pathlib import Path
 from jupyterhub_gpuworkshop.core.errors import WorkshopFileError
 from jupyterhub_gpuworkshop.core.placement import PlacementRules, Policy
 from jupyterhub_gpuworkshop.core.rules import IdleRules, OverShareRules, ParkingRules
+from jupyterhub_gpuworkshop.machine.stamps import Stamp, stamp_of
 from jupyterhub_gpuworkshop.workshop import Workshop
 from jupyterhub_gpuworkshop.workshop_reading import split_source
-
-_Stamp = tuple[int, int, int]
 
 
 class Rules:
@@ -39,7 +38,7 @@ class Rules:
         self._log = log
         self._source = source
         self._path: Path | None = None
-        self._stamp: _Stamp | None = None
+        self._stamp: Stamp | None = None
         self.problem = ""
         if source.lstrip().startswith("{"):
             try:
@@ -50,7 +49,7 @@ class Rules:
                 ) from None
         elif source:
             self._path = split_source(source)[0]
-            self._stamp = _stamp(self._path)
+            self._stamp = stamp_of(self._path)
             self.workshop = Workshop.load(source)
         else:
             self.workshop = Workshop.load({})
@@ -59,7 +58,7 @@ class Rules:
         """Read the file again where it has changed."""
         if self._path is None:
             return
-        stamp = _stamp(self._path)
+        stamp = stamp_of(self._path)
         if stamp == self._stamp:
             return
         self._stamp = stamp
@@ -118,12 +117,3 @@ class Rules:
             keep_free_host_bytes=parking.keep_free_host_memory,
             make_room_after_seconds=parking.make_room_after,
         )
-
-
-def _stamp(path: Path) -> _Stamp | None:
-    """Return what tells one version of a file from the next; None without a file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return (status.st_mtime_ns, status.st_size, status.st_ino)

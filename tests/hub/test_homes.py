@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from jupyterhub_gpuworkshop.core.errors import HostError
-from jupyterhub_gpuworkshop.hub import homes as homes_module
+from jupyterhub_gpuworkshop.hub import own_files
 from jupyterhub_gpuworkshop.hub.homes import (
     Home,
     Homes,
@@ -174,7 +174,7 @@ def test_a_full_disk_leaves_what_was_there_and_stops_no_server(
     def full(handle: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(homes_module.os, "fsync", full)
+    monkeypatch.setattr(own_files.os, "fsync", full)
     homes.record("zoe", BOX)
     homes.record("zoe", BOX)
     monkeypatch.undo()

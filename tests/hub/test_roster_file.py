@@ -13,7 +13,7 @@ from argon2.exceptions import VerifyMismatchError
 from jupyterhub_gpuworkshop.core.errors import RosterError
 from jupyterhub_gpuworkshop.core.roster import Attendee, Organiser, Roster
 from jupyterhub_gpuworkshop.core.shares import Share
-from jupyterhub_gpuworkshop.hub import codes, roster_file
+from jupyterhub_gpuworkshop.hub import codes, own_files
 from jupyterhub_gpuworkshop.hub.codes import (
     hash_code,
     hash_password,
@@ -138,7 +138,7 @@ def test_a_folder_that_cannot_be_synced_does_not_undo_the_change(
     def refuse(folder: Path) -> None:
         raise OSError(22, "Invalid argument")
 
-    monkeypatch.setattr(roster_file, "sync_folder", refuse)
+    monkeypatch.setattr(own_files, "sync_folder", refuse)
     assert change_roster(path, lambda roster: roster.without(["bob"])).names() == (
         "zoe",
     )

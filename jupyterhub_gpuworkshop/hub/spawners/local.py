@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jupyterhub.spawner import LocalProcessSpawner, SimpleLocalProcessSpawner
 
-from jupyterhub_gpuworkshop.core.errors import HostError
-from jupyterhub_gpuworkshop.hub.homes import UNIX, Home
+from jupyterhub_gpuworkshop.hub.homes import UNIX, Home, home_of_account
 from jupyterhub_gpuworkshop.hub.mixin import GpuSpawnerMixin
 from jupyterhub_gpuworkshop.hub.runtime import GpuRuntime
 
@@ -68,17 +67,7 @@ class GpuLocalMixin(GpuSpawnerMixin):
 
     async def find_home(self) -> Home | None:
         """Return the home of the Unix user whose name the attendee has."""
-        try:
-            user = pwd.getpwnam(self.user.name)
-        except KeyError:
-            raise HostError(f"There is no Unix user {self.user.name!r}.") from None
-        return Home(
-            kind=UNIX,
-            path=user.pw_dir,
-            uid=user.pw_uid,
-            gid=user.pw_gid,
-            account=user.pw_name,
-        )
+        return home_of_account(self.user.name)
 
     def _is_another_process(self) -> bool:
         """Whether the record says that `pid` now belongs to somebody else."""

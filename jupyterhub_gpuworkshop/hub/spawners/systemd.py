@@ -17,7 +17,7 @@ from traitlets.config import Configurable
 
 from jupyterhub_gpuworkshop.core.errors import HostError, ShareRefused, SourceError
 from jupyterhub_gpuworkshop.core.leases import Lease
-from jupyterhub_gpuworkshop.hub.homes import UNIX, Home
+from jupyterhub_gpuworkshop.hub.homes import UNIX, Home, home_of_account
 from jupyterhub_gpuworkshop.hub.mixin import GpuSpawnerMixin
 from jupyterhub_gpuworkshop.hub.refusal import refusal
 from jupyterhub_gpuworkshop.hub.runtime import GpuRuntime
@@ -327,17 +327,7 @@ class GpuSystemdMixin(GpuSpawnerMixin, _RuledUnit):
         """
         if self.dynamic_users:
             return dynamic_home(self._expand_user_vars("{USERNAME}"))
-        try:
-            user = pwd.getpwnam(self._account())
-        except KeyError:
-            raise HostError(f"There is no Unix user {self._account()!r}.") from None
-        return Home(
-            kind=UNIX,
-            path=user.pw_dir,
-            uid=user.pw_uid,
-            gid=user.pw_gid,
-            account=user.pw_name,
-        )
+        return home_of_account(self._account())
 
     def _account(self) -> str:
         """Return the Unix user; TLJH chooses it while it starts a server."""
