@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -20,39 +19,15 @@ from traitlets import Bool, Float, Integer, Unicode, default, validate
 from traitlets.config import Application, catch_config_error
 
 from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError
-from jupyterhub_gpuworkshop.machine.limits import CgroupLimits
-from jupyterhub_gpuworkshop.machine.parking import open_parker
 
-from .acting import Actor
 from .credentials import read_secret
-from .ending import Endings
-from .history import History
-from .host import Gpus, Host
-from .kept import STATE_FILE, Kept
-from .kernel_notes import KernelNotes
-from .limits import HardCaps
-from .link import Link
-from .loops import forever
-from .lost_devices import LostDevices
-from .monitor import Monitor
-from .only_one import OnlyOne
-from .parking.moving import Mover
-from .parking.parked import Parking
-from .parking.returning import Returns
+from .parts import Parts
 from .process import allow_many_connections, exit_whatever_happens
-from .reaper import Reaper
 from .rules import Rules
-from .sampler import ChildSampler, sampler_command
-from .servers import Servers
-from .stopping.making import idle_servers
-from .telling import Teller
-from .watchdog import Watchdog
 from .web.routes import web_application
 
-_HISTORY_FILE = "history.sqlite"
 _MAX_BODY_BYTES = 64 * 1024
 _LOOK_AT_PARENT_SECONDS = 0.5
-_LISTEN_EVERY_SECONDS = 1.0
 _IDLE_CONNECTION_SECONDS = 60.0
 
 
@@ -219,7 +194,7 @@ class GpuService(Application):
         """Read command line, configuration file and workshop."""
         # The hub says who it is: it may be gone before this process can look, which
         # is a second after it was started.
-        self._parent = int(os.environ.get("GPUWORKSHOP_HUB_PID") or os.getppid())
+        self.parent_pid = int(os.environ.get("GPUWORKSHOP_HUB_PID") or os.getppid())
         self.parse_command_line(argv)
         if self.config_file:
             self.load_config_file(self.config_file)
@@ -247,12 +222,12 @@ class GpuService(Application):
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signum, self._stop.set)
-        self._build()
+        parts = Parts(self)
         # Before the hub asks: it is told which GPUs are drained, and uses all others.
-        await self.kept.open()
+        await parts.kept.open()
         allow_many_connections()
         server = HTTPServer(
-            web_application(self),
+            web_application(self, parts),
             max_body_size=_MAX_BODY_BYTES,
             xheaders=True,
             idle_connection_timeout=_IDLE_CONNECTION_SECONDS,
@@ -261,7 +236,7 @@ class GpuService(Application):
         self.log.info(
             "The GPU service listens at http://%s:%s%s", self.ip, self.port, self.prefix
         )
-        tasks = [asyncio.ensure_future(loop_) for loop_ in self._loops()]
+        tasks = [asyncio.ensure_future(x) for x in (parts.run(), self._watch_parent())]
         await self._stop.wait()
         self.log.info("The GPU service ends")
         exit_whatever_happens()
@@ -269,129 +244,11 @@ class GpuService(Application):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self.actor.close()
-        await self.endings.close()
-        await self.returns.close()
-        await self.idle_servers.close()
-        await self.notes.close()
-        await self.monitor.close()
-        await self.gpus.close()
-        await self.history.flush()
-        self.servers.close()
-
-    def _build(self) -> None:
-        workshop = self.rules.workshop
-        gpus = workshop.gpus
-        self.history = History(Path(self.state_dir) / _HISTORY_FILE)
-        self.kept = Kept(Path(self.state_dir) / STATE_FILE)
-        # Who was it until now may have written since this one has read.
-        self.only_one = OnlyOne(Path(self.state_dir), self.kept.open)
-        self.notes = KernelNotes()
-        self.servers = Servers(workshop.monitor.timeout)
-        self.link = Link(self.report_seconds)
-        self.hard_caps = HardCaps(
-            self.link, CgroupLimits() if gpus.source == "nvml" else None
-        )
-        self.gpus = Gpus(
-            gpus.source,
-            ChildSampler(sampler_command(gpus.source, gpus.simulated_dir)),
-            pause_seconds=workshop.monitor.interval,
-        )
-        host = Host()
-        self.monitor = Monitor(
-            self.gpus,
-            host,
-            self.servers,
-            self.link,
-            self.rules,
-            self.history,
-            kept=self.kept,
-            hard_caps=lambda: self.hard_caps.caps,
-            why_not_act=self.only_one.why_not,
-        )
-        self.actor = Actor(
-            self.monitor,
-            host,
-            self.servers,
-            Teller(self.monitor.notices, self.history, leave_note=self.notes.add),
-            self.rules,
-        )
-        self.reaper = Reaper(
-            self.monitor, self.actor, self.rules, why_not_act=self.only_one.why_not
-        )
-        self.watchdog = Watchdog(
-            self.monitor,
-            self.actor,
-            self.rules,
-            self.history,
-            why_not_act=self.only_one.why_not,
-        )
-        self._build_parking(host)
-        self.idle_servers = idle_servers(self)
-        self.monitor.server_verdicts = self.idle_servers.verdicts
-        self.endings = Endings(
-            self.monitor,
-            self.history,
-            spared={self._parent},
-            why_not_act=self.only_one.why_not,
-        )
-        self.lost_devices = LostDevices(self.monitor, self.history)
-
-    def _build_parking(self, host: Host) -> None:
-        gpus = self.rules.workshop.gpus
-        mover = Mover(open_parker(gpus.source, simulated_dir=gpus.simulated_dir))
-        parking = Parking(mover, self.kept, self.rules, lambda: self.gpus.inventory)
-        self.returns = Returns(
-            parking,
-            mover,
-            self.monitor,
-            self.actor,
-            self.servers,
-            self.gpus,
-            host,
-            self.link,
-            self.rules,
-            why_not_act=self.only_one.why_not,
-        )
-        self.actor.parks = parking
-        self.monitor.watching.parked = parking.of
-        self.monitor.watching.why_not_park = parking.why_not
-
-    def _loops(self) -> list[Awaitable[None]]:
-        return [self._look_and_reclaim(), self._watch_parent()]
-
-    async def _look_and_reclaim(self) -> None:
-        await self.history.open()
-
-        def loop(
-            name: str, step: Callable[[], Awaitable[None]], seconds: float
-        ) -> Awaitable[None]:
-            return forever(name, step, interval_seconds=seconds, log=self.log)
-
-        interval_seconds = self.rules.workshop.monitor.interval
-        await asyncio.gather(
-            loop("Looking", self.monitor.tick, interval_seconds),
-            loop("Setting hard limits", self.hard_caps.step, interval_seconds),
-            loop("Being the only one", self._be_the_only_one, interval_seconds),
-            loop("Taking memory back", self.reaper.step, 0.0),
-            loop("Bringing kernels back", self.returns.step, _LISTEN_EVERY_SECONDS),
-            loop("Watching over shares", self.watchdog.step, 0.0),
-            loop("Stopping idle servers", self.idle_servers.step, 0.0),
-            loop("Watching for lost GPUs", self.lost_devices.step, 0.0),
-            loop("Leaving notes", self._leave_notes, interval_seconds),
-        )
-
-    async def _be_the_only_one(self) -> None:
-        await self.only_one.step()
-        if self.only_one.is_held and not self.kept.is_read:
-            await self.kept.open()
-
-    async def _leave_notes(self) -> None:
-        self.notes.step(self.monitor.answers)
+        await parts.close()
 
     async def _watch_parent(self) -> None:
         while self.exit_with_parent:
-            if os.getppid() != self._parent:
+            if os.getppid() != self.parent_pid:
                 self.log.warning("The hub that started this service is gone")
                 self._stop.set()
                 return

@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import logging
 import re
 from dataclasses import replace
-from types import SimpleNamespace
 from urllib.parse import urlencode
 
 import pytest
@@ -22,6 +20,7 @@ from jupyterhub_gpuworkshop.service.ending import Endings
 from jupyterhub_gpuworkshop.service.web.routes import web_application
 
 from .service_process import PREFIX
+from .site import SERVICE, parts_of
 from .stub_hub import StubHub
 from .test_ending import holder, outcome, see
 from .test_ending import start as start
@@ -42,18 +41,7 @@ class Site:
             oauth_client_id="service-gpuworkshop",
         )
         self.endings = Endings(world.monitor, world.history)
-        application = web_application(
-            SimpleNamespace(
-                prefix=PREFIX,
-                link_secret="secret",
-                log=logging.getLogger("test"),
-                rules=world.rules,
-                monitor=world.monitor,
-                history=world.history,
-                endings=self.endings,
-                only_one=SimpleNamespace(why_not=str),
-            )
-        )
+        application = web_application(SERVICE, parts_of(world, endings=self.endings))
         socket, self.port = bind_unused_port("127.0.0.1")
         self.server = HTTPServer(application, max_body_size=64 * 1024)
         self.server.add_sockets([socket])

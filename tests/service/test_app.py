@@ -340,10 +340,12 @@ async def test_without_gpus_it_serves_and_ends_on_a_signal(tmp_path, signum):
 
 IMPATIENT = """
 import sys
-from jupyterhub_gpuworkshop.service import app
+from jupyterhub_gpuworkshop.service import app, parts
 
-make = app.ChildSampler
-app.ChildSampler = lambda command: make(command, timeout_seconds=float(sys.argv.pop()))
+make = parts.ChildSampler
+parts.ChildSampler = lambda command: make(
+    command, timeout_seconds=float(sys.argv.pop())
+)
 app.GpuService.launch_instance(sys.argv[1:])
 """
 

@@ -16,6 +16,7 @@ from jupyterhub_gpuworkshop.service.kept import (
     Pin,
     read,
 )
+from jupyterhub_gpuworkshop.service.parts import Parts
 from jupyterhub_gpuworkshop.service.pins import Pins
 
 from .world import World
@@ -74,16 +75,16 @@ async def test_before_what_the_other_wrote_is_read_nothing_is_done(tmp_path, log
     service.initialize(
         ["--state-dir", str(tmp_path), "--workshop", json.dumps({"gpus": {}})]
     )
-    service._build()
-    await service.kept.open()
+    parts = Parts(service)
+    await parts.kept.open()
     other = Kept(path)
     await other.open()
     await other.change(with_parked)
-    service.only_one.acquire()
-    assert "not read yet" in service.returns._why_not_act()
-    await service._be_the_only_one()
-    assert service.returns._why_not_act() == ""
-    assert service.kept.state.parked == (PARKED,)
+    parts.only_one.acquire()
+    assert "not read yet" in parts.returns._why_not_act()
+    await parts.be_the_only_one()
+    assert parts.returns._why_not_act() == ""
+    assert parts.kept.state.parked == (PARKED,)
 
 
 async def test_who_only_shows_forgets_no_pins_of_another(tmp_path):

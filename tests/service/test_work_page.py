@@ -1,7 +1,6 @@
 """The page where attendees download their work: theirs, and nothing of another's."""
 
 import gzip
-import logging
 import os
 from types import SimpleNamespace
 
@@ -18,6 +17,7 @@ from jupyterhub_gpuworkshop.service.web.routes import web_application
 from jupyterhub_gpuworkshop.workshop import Workshop
 
 from .service_process import PREFIX
+from .site import SERVICE, no_parts
 from .stub_hub import READ, TOKENS, StubHub
 
 _SINCE = 1_764_000_000.0
@@ -39,16 +39,7 @@ class Site:
         self.folder = folder
         workshop = Workshop.load({"material": {"archives": str(folder)}})
         application = web_application(
-            SimpleNamespace(
-                prefix=PREFIX,
-                link_secret="secret",
-                log=logging.getLogger("test"),
-                rules=SimpleNamespace(workshop=workshop),
-                monitor=None,
-                history=None,
-                endings=None,
-                only_one=SimpleNamespace(why_not=str),
-            )
+            SERVICE, no_parts(rules=SimpleNamespace(workshop=workshop))
         )
         socket, self.port = bind_unused_port("127.0.0.1")
         self.server = HTTPServer(application, max_body_size=64 * 1024)

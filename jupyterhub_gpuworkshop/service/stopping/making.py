@@ -6,7 +6,6 @@ who may act.
 
 from typing import TYPE_CHECKING
 
-from jupyterhub_gpuworkshop.service.credentials import hub_auth
 from jupyterhub_gpuworkshop.service.hub_api import HubApi
 
 from .idle_servers import IdleServers
@@ -14,22 +13,22 @@ from .signals import ServerSignals
 from .telling import ServerTeller
 
 if TYPE_CHECKING:
-    from jupyterhub_gpuworkshop.service.app import GpuService
+    from jupyterhub_gpuworkshop.service.parts import Parts
 
 
-def idle_servers(service: "GpuService") -> IdleServers:
+def idle_servers(parts: "Parts") -> IdleServers:
     """Return the loop; without a token it never acts."""
-    auth = hub_auth(service)
+    auth = parts.auth
     no_token = (
         ""
         if auth.api_token
         else "There is no JUPYTERHUB_API_TOKEN: idle servers are not stopped."
     )
     return IdleServers(
-        service.monitor,
-        ServerSignals(service.monitor, service.servers, service.link),
+        parts.monitor,
+        ServerSignals(parts.monitor, parts.servers, parts.link),
         HubApi(auth.api_url, auth.api_token),
-        service.rules,
-        ServerTeller(service.monitor.notices, service.history),
-        why_not_act=lambda: service.only_one.why_not() or no_token,
+        parts.rules,
+        ServerTeller(parts.monitor.notices, parts.history),
+        why_not_act=lambda: parts.only_one.why_not() or no_token,
     )

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from jupyterhub.services.auth import HubOAuthCallbackHandler
 from tornado.web import Application, RequestHandler, StaticFileHandler
 
-from jupyterhub_gpuworkshop.service.acts import Acts
-from jupyterhub_gpuworkshop.service.credentials import hub_auth
 from jupyterhub_gpuworkshop.service.link import LinkHandler
 
 from .acts_api import (
@@ -35,12 +33,13 @@ from .work import ArchiveHandler, WorkHandler
 
 if TYPE_CHECKING:
     from jupyterhub_gpuworkshop.service.app import GpuService
+    from jupyterhub_gpuworkshop.service.parts import Parts
 
 _COOKIE_SECRET_BYTES = 32
 _Routes = list[tuple[str, type[RequestHandler], dict[str, Any]]]
 
 
-def web_application(service: "GpuService") -> Application:
+def web_application(service: "GpuService", parts: "Parts") -> Application:
     """Return everything that is served below the service's prefix."""
     if not service.link_secret:
         service.log.warning(
@@ -56,31 +55,33 @@ def web_application(service: "GpuService") -> Application:
         service.log.log(level, "%s %s %s", status, request.method, request.path)
 
     return Application(
-        [(service.prefix + path, handler, x) for path, handler, x in _routes(service)],
+        [
+            (service.prefix + path, handler, x)
+            for path, handler, x in _routes(service, parts)
+        ],
         cookie_secret=os.urandom(_COOKIE_SECRET_BYTES),
         prefix=service.prefix,
         log_function=log_request,
     )
 
 
-def _routes(service: "GpuService") -> _Routes:
-    auth, monitor, history = hub_auth(service), service.monitor, service.history
+def _routes(service: "GpuService", parts: "Parts") -> _Routes:
+    auth, monitor, history = parts.auth, parts.monitor, parts.history
     page = {
         "auth": auth,
         "monitor": monitor,
         "history": history,
-        "rules": service.rules,
-        "refresh_seconds": service.rules.workshop.monitor.interval,
+        "rules": parts.rules,
+        "refresh_seconds": parts.rules.workshop.monitor.interval,
     }
-    why_not_act = service.only_one.why_not
     acting = {
         "auth": auth,
         "monitor": monitor,
-        "acts": Acts(monitor, service.rules, history, why_not_act=why_not_act),
-        "endings": service.endings,
+        "acts": parts.acts,
+        "endings": parts.endings,
     }
-    working = {"auth": auth, "folder": service.rules.workshop.material.archives}
-    asking = {**acting, "history": history, "rules": service.rules}
+    working = {"auth": auth, "folder": parts.rules.workshop.material.archives}
+    asking = {**acting, "history": history, "rules": parts.rules}
     return [
         ("", PageHandler, page),
         ("keep", KeepHandler, acting),
