@@ -40,6 +40,9 @@ wrong, and is as if it had never been: nobody waits for a date."""
 LONGEST_KEPT_NAME = 64
 """Names are longer than any attendee's only if they are invented."""
 
+ANY_STRANGE_ADDRESS = ""
+"""The address of a `Locked` whose name waits wherever nobody has logged in."""
+
 _INSTANT_SECONDS = 0.001
 _DAY_SECONDS = 86400.0
 _MOST_DOUBLINGS = 30
@@ -95,6 +98,21 @@ class LockOutRules:
 
 
 DEFAULT_RULES = LockOutRules()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Locked:
+    """Somebody who has to wait.
+
+    Attributes:
+        name: as it was given; it need not be anybody's.
+        address: from where, as it is counted; or `ANY_STRANGE_ADDRESS`.
+        until: seconds since the epoch.
+    """
+
+    name: str
+    address: str
+    until: float
 
 
 class Standing(Enum):

@@ -11,12 +11,17 @@ from enum import Enum
 
 from pydantic import TypeAdapter
 
+from .announcements import Announcement
 from .devices import Inventory
 from .leases import Lease
+from .lock_out import Locked
 from .notices import Notice
 
 ORGANISERS_DETAIL = "detail"
 """The key of an event's details that may name other attendees and processes."""
+
+MOST_LOCKED = 200
+"""So many who wait after wrong codes are reported at most."""
 
 
 class EventKind(str, Enum):
@@ -27,8 +32,9 @@ class EventKind(str, Enum):
     LEASE_RELEASED = "lease_released"
     LEASE_QUARANTINED = "lease_quarantined"
     NOTICE_GIVEN = "notice_given"
-    """An attendee is told what will happen if nothing changes."""
+    """An attendee is told what will happen if nothing changes, or by an organiser."""
     KERNEL_RECLAIMED = "kernel_reclaimed"
+    """An idle kernel was paused, restarted or stopped, or somebody had it done."""
     RECLAIM_FAILED = "reclaim_failed"
     RECLAIM_WOULD = "reclaim_would"
     """`idle.dry_run`: what would have been reclaimed."""
@@ -48,12 +54,20 @@ class EventKind(str, Enum):
     DEVICE_LOST = "device_lost"
     """The driver has lost a device."""
     SERVER_STOPPED = "server_stopped"
-    """An idle server, for its share."""
+    """An idle server, for its share, or since somebody asked for it."""
     SERVER_STOP_FAILED = "server_stop_failed"
     SERVER_STOP_WOULD = "server_stop_would"
     """`idle.dry_run`: what would have been stopped."""
     OVER_SHARE = "over_share"
     """An attendee is told that processes use more than the share."""
+    ANNOUNCEMENT_MADE = "announcement_made"
+    """An organiser tells everybody something."""
+    ANNOUNCEMENT_ENDED = "announcement_ended"
+    """It was taken down, or its time was over."""
+    ATTENDEE_UNLOCKED = "attendee_unlocked"
+    """An organiser has ended somebody's wait after wrong codes."""
+    UNLOCK_FAILED = "unlock_failed"
+    """... or tried to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +156,10 @@ class Report:
         events: those the service has not acknowledged.
         seen: ids of the notices that were on a page which the hub sent to the
             attendee, since the service last answered.
+        locked: who has to wait after wrong codes, at most `MOST_LOCKED`; None where
+            the hub keeps no lock-outs, or has not looked yet.
+        unlocked: ids of the orders to unlock that are carried out, for as long as the
+            service gives them.
     """
 
     hub_id: str
@@ -151,6 +169,23 @@ class Report:
     refusals: tuple[Refusal, ...] = ()
     events: tuple[Event, ...] = ()
     seen: tuple[str, ...] = ()
+    locked: tuple[Locked, ...] | None = None
+    unlocked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unlock:
+    """An order to let somebody try again who has to wait after wrong codes.
+
+    Attributes:
+        id: of this order; carrying it out twice does no harm.
+        name: who, as the hub's report has it.
+        by: the organiser who asks.
+    """
+
+    id: str
+    name: str
+    by: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +219,9 @@ class Reply:
         drained: devices that an organiser has taken out of service: they get no new
             lease. Both are told whole every time, so that a lost reply loses nothing.
             None where the service cannot read which: what the hub knows stands.
+        announced: what is announced to everybody: nothing, or one announcement; whole
+            and None as `drained`.
+        unlocks: orders that the hub has not reported as carried out, each time all.
     """
 
     inventory: Inventory | None = None
@@ -191,6 +229,8 @@ class Reply:
     acknowledged: int = 0
     notices: tuple[Notice, ...] = ()
     drained: tuple[str, ...] | None = ()
+    announced: tuple[Announcement, ...] | None = ()
+    unlocks: tuple[Unlock, ...] = ()
 
 
 REPORT: TypeAdapter[Report] = TypeAdapter(Report)

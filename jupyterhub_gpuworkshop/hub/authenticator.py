@@ -155,6 +155,16 @@ class RosterAuthenticator(Authenticator):
         return [*super().get_handlers(app), page]
 
     @property
+    def lock_outs(self) -> LockOuts:
+        """Who has given wrong codes; reading it blocks."""
+        return self._lock_outs
+
+    def names(self) -> frozenset[str]:
+        """Return whom the roster knows, organisers too; it may read a file."""
+        roster = self._live.current()
+        return frozenset((*roster.names(), *(one.name for one in roster.organisers)))
+
+    @property
     def has_open_room(self) -> bool:
         """Whether the form for a login shows the way to join."""
         return self._joining.room() is not None

@@ -1,8 +1,9 @@
-"""What attendees read on the hub's pages: the notices that the service gives them.
+"""What people read on the hub's pages: announcements, and attendees' own notices.
 
-Owns the banner, and which notices have been on a page that was sent. Nothing may claim
-that somebody was warned who was not: a notice counts as seen when a page with it has
-gone to its own attendee, in a browser that asked for a page to show.
+Owns the banner. What is announced is for everybody, also for who has yet to log in; a
+notice of the service is for one attendee. Nothing may claim that somebody was warned
+who was not: a notice counts as seen when a page with it has gone to its own attendee,
+in a browser that asked for a page to show.
 """
 
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 from jupyterhub.user import User
 
+from jupyterhub_gpuworkshop.core.announcements import Announcement
 from jupyterhub_gpuworkshop.core.notices import Notice
 
 _STANDS_SECONDS = 60.0
@@ -21,20 +23,22 @@ _STANDS_SECONDS = 60.0
 _MOST = 5
 
 _EVERY_PAGE = "announcement"
-_INSTEAD = ("announcement_home", "announcement_spawn")
-"""What these pages show in place of `announcement`, where an admin has set it. Those of
-logging in and out have nobody to tell."""
+_INSTEAD = tuple(
+    f"announcement_{page}" for page in ("home", "spawn", "login", "logout")
+)
+"""What these pages show in place of `announcement`, where an admin has set it."""
 
 _ON_THIS_PAGE: ContextVar[tuple[str, ...]] = ContextVar("_ON_THIS_PAGE", default=())
 """Ids on the page of the request at hand: each is handled in a task of its own."""
 
 
 class Banner:
-    """The notices that stand, for whoever asks for a page.
+    """What stands, for whoever asks for a page.
 
     Args:
         changed: called when a notice was seen for the first time.
         clock: monotonic seconds.
+        wall: seconds since the epoch.
     """
 
     def __init__(
@@ -42,9 +46,12 @@ class Banner:
         *,
         changed: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._changed = changed
         self._clock = clock
+        self._wall = wall
+        self._announced: tuple[Announcement, ...] = ()
         self._notices: tuple[Notice, ...] = ()
         self._heard_at = clock()
         self._seen: dict[str, None] = {}
@@ -54,6 +61,10 @@ class Banner:
         """Take in all that stand, from the service's answer of this moment."""
         self._notices = notices
         self._heard_at = self._clock()
+
+    def announce(self, announced: tuple[Announcement, ...]) -> None:
+        """Take in all that is announced; it stands however silent the service is."""
+        self._announced = announced
 
     @property
     def seen(self) -> tuple[str, ...]:
@@ -66,7 +77,7 @@ class Banner:
             self._seen.pop(notice_id, None)
 
     def install(self, app: Any, service: str) -> None:
-        """Show notices on the hub's pages, above whatever is announced there.
+        """Show it on the hub's pages, above whatever the admin had announced there.
 
         The hub's configuration is all read by now, so nothing in it can come after
         this and take its place.
@@ -92,6 +103,12 @@ class Banner:
         mine = [notice for notice in self._notices if notice.user == user]
         return sorted(mine, key=_how_pressing)
 
+    @property
+    def announced(self) -> list[Announcement]:
+        """What stands for everybody at this moment."""
+        now = self._wall()
+        return [one for one in self._announced if one.stands_at(now)]
+
     def _above(self, theirs: Any) -> Callable[[Any], Any]:
         """Return what JupyterHub calls for each page, with who looks at it or None."""
 
@@ -99,11 +116,13 @@ class Banner:
             other = theirs(user) if callable(theirs) else theirs
             # A service has a name too, and it may be an attendee's.
             notices = self.of(user.name) if isinstance(user, User) else []
-            if not notices or not (other is None or isinstance(other, str)):
+            parts = [announced_as_html(one) for one in self.announced]
+            if notices:
+                parts.append(as_html(notices, self._page))
+            if not parts or not (other is None or isinstance(other, str)):
                 return other
-            ours = as_html(notices, self._page)
             return _Announcement(
-                f"{ours}<hr>{other}" if other else ours,
+                "<hr>".join([*parts, other] if other else parts),
                 [notice.id for notice in notices[:_MOST] if notice.seen_at is None],
             )
 
@@ -162,6 +181,11 @@ def as_html(notices: Sequence[Notice], page: str) -> str:
     if page:
         lines.append(f'<a href="{escape(page)}">Your GPU share</a>')
     return "<br>".join(lines)
+
+
+def announced_as_html(announcement: Announcement) -> str:
+    """Return an announcement as HTML, with its lines, and every word escaped."""
+    return "<br>".join(escape(line) for line in announcement.text.split("\n"))
 
 
 def is_for_eyes(request: Any) -> bool:

@@ -1,9 +1,9 @@
 """The hub's end of the link: the hub is the service's client.
 
-Owns the loop that sends leases, servers, refusals and events to the service every few
-seconds and at once on a change, and brings back inventory, observed use, drained
-devices and notices. It is never awaited inside a spawn; either side may be gone for a
-while and both go on.
+Owns the loop that sends leases, servers, refusals, events and who is locked out to the
+service every few seconds and at once on a change, and brings back inventory, observed
+use, drained devices, notices, announcements and whom to unlock. It is never awaited
+inside a spawn; either side may be gone for a while and both go on.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from jupyterhub_gpuworkshop.core.wire import REPLY, REPORT, Reply, Report, Serve
 from .allocator import Allocator
 from .banner import Banner
 from .drains import Drains
+from .unlocking import Unlocking
 
 _TIMEOUT_SECONDS = 5.0
 _COALESCE_SECONDS = 0.05
@@ -45,6 +46,7 @@ class HubLink:
         servers: returns the running servers.
         interval_seconds: between two reports when nothing changes.
         log: the hub's.
+        unlocking: knows who is locked out; None where this hub locks nobody out.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class HubLink:
         servers: Callable[[], tuple[ServerInfo, ...]],
         interval_seconds: float,
         log: "logging.Logger | logging.LoggerAdapter[Any]",
+        unlocking: Unlocking | None = None,
     ) -> None:
         self._url = url
         self._secret = secret
@@ -67,6 +70,7 @@ class HubLink:
         self._servers = servers
         self._interval = interval_seconds
         self._log = log
+        self._unlocking = unlocking
         self._hub_id = uuid.uuid4().hex
         self._wake = asyncio.Event()
         self._silences = 0
@@ -99,6 +103,9 @@ class HubLink:
             self._wake.clear()
 
     async def _exchange(self) -> None:
+        unlocking = self._unlocking
+        if unlocking is not None:
+            unlocking.soon()
         report = Report(
             hub_id=self._hub_id,
             sent_at=time.time(),
@@ -107,6 +114,8 @@ class HubLink:
             refusals=self._allocator.refusals,
             events=self._allocator.events,
             seen=self._banner.seen,
+            locked=unlocking.locked if unlocking is not None else None,
+            unlocked=unlocking.done if unlocking is not None else (),
         )
         request = HTTPRequest(
             self._url,
@@ -135,6 +144,10 @@ class HubLink:
         if reply.drained is not None:
             self._drains.hear(reply.drained)
         self._banner.hear(reply.notices)
+        if reply.announced is not None:
+            self._banner.announce(reply.announced)
+        if self._unlocking is not None:
+            self._unlocking.hear(reply.unlocks)
         self.has_looked = reply.inventory is not None
 
     def _heard(self) -> None:

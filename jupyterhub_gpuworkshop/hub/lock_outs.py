@@ -12,14 +12,15 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from jupyterhub_gpuworkshop.core.lock_out import (
+    ANY_STRANGE_ADDRESS,
     CLOCK_SLACK_SECONDS,
     DEFAULT_RULES,
     Level,
+    Locked,
     LockOutRules,
     Standing,
     address_key,
@@ -50,30 +51,12 @@ _LOG = logging.getLogger(__name__)
 _TRY_AGAIN_SECONDS = 60.0
 BROKEN = ".broken"
 
-ANY_STRANGE_ADDRESS = ""
-"""The address of a `Locked` whose name waits wherever nobody has logged in."""
-
 T = TypeVar("T")
 
 
 def file_beside(roster: Path) -> Path:
     """Return the file of who guesses at a roster, for hub and commands alike."""
     return roster.with_name(f"{roster.name}.lock-outs.sqlite")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Locked:
-    """Somebody who has to wait.
-
-    Attributes:
-        name: as it was given; it need not be anybody's.
-        address: from where, as it is counted; or `ANY_STRANGE_ADDRESS`.
-        until: seconds since the epoch.
-    """
-
-    name: str
-    address: str
-    until: float
 
 
 class LockOuts:

@@ -21,6 +21,7 @@ from jupyterhub_gpuworkshop.machine.processes import boot_id
 from jupyterhub_gpuworkshop.workshop import Workshop
 
 from .allocator import Allocator
+from .authenticator import RosterAuthenticator
 from .banner import Banner
 from .closing import Closing
 from .database import default_ledger_url
@@ -35,6 +36,7 @@ from .material import MaterialBringer, watch_for_ever
 from .reconcile import Reconciler
 from .records import ServerRecords
 from .tokens import ServerTokens
+from .unlocking import Unlocking
 
 if TYPE_CHECKING:
     from .mixin import GpuSpawnerMixin
@@ -200,11 +202,23 @@ class GpuRuntime(LoggingConfigurable):
                 servers=self.servers,
                 interval_seconds=self.report_seconds,
                 log=self.log,
+                unlocking=self._unlocking(),
             )
             self._tasks.append(asyncio.ensure_future(self.link.run()))
         self._tasks.append(asyncio.ensure_future(self.reconciler.run()))
         self._tasks.append(asyncio.ensure_future(watch_for_ever(self)))
         self._first_look = asyncio.ensure_future(self._look())
+
+    def _unlocking(self) -> Unlocking | None:
+        authenticator = self.app.authenticator
+        if not isinstance(authenticator, RosterAuthenticator):
+            return None
+        return Unlocking(
+            authenticator.lock_outs,
+            authenticator.names,
+            changed=self._changed,
+            log=self.log,
+        )
 
     async def _look(self) -> None:
         self._looked_at = time.monotonic()

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from jupyterhub_gpuworkshop.core.lock_out import DEFAULT_RULES, LockOutRules
-from jupyterhub_gpuworkshop.hub.lock_outs import (
+from jupyterhub_gpuworkshop.core.lock_out import (
     ANY_STRANGE_ADDRESS,
+    DEFAULT_RULES,
     Locked,
-    LockOuts,
+    LockOutRules,
 )
+from jupyterhub_gpuworkshop.hub.lock_outs import LockOuts
 
 _ROOM = "192.0.2.7"
 _HOME = "203.0.113.9"
