@@ -22,6 +22,7 @@
     │   └── NothingThere            ... because nothing has that name now
     ├── LinkError                   hub and service cannot talk
     ├── HubError                    the hub does not do what it was asked to
+    ├── PlotError                   a page's plots cannot be drawn
     ├── ProofError                  whether caps hold cannot be proven
     ├── HostError                   this machine cannot be set up so
     └── DemoError                   the demo cannot run
@@ -118,6 +119,10 @@ class LinkError(GpuWorkshopError):
 
 class HubError(GpuWorkshopError):
     """The hub does not do what it was asked to, or does not answer."""
+
+
+class PlotError(GpuWorkshopError):
+    """The plots of a page cannot be drawn."""
 
 
 class ProofError(GpuWorkshopError):
