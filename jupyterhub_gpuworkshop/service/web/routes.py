@@ -8,8 +8,19 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from jupyterhub.services.auth import HubOAuthCallbackHandler
-from tornado.web import Application, RequestHandler, StaticFileHandler
+from tornado.web import Application, RequestHandler
 
+from jupyterhub_gpuworkshop.service.dashboard.look import (
+    STATIC_FOLDER,
+    VersionedFileHandler,
+)
+from jupyterhub_gpuworkshop.service.dashboard.pages import PageHandler, WallHandler
+from jupyterhub_gpuworkshop.service.dashboard.plots import (
+    BokehHandler,
+    BokehScript,
+    DevicePlotHandler,
+    Plots,
+)
 from jupyterhub_gpuworkshop.service.link import LinkHandler
 
 from .acts_api import (
@@ -21,7 +32,6 @@ from .acts_api import (
     PinHandler,
 )
 from .api import EventsHandler, HealthHandler, SnapshotHandler
-from .page import STATIC_FOLDER, PageHandler
 from .page_acts import (
     DrainFormHandler,
     EndFormHandler,
@@ -67,13 +77,6 @@ def web_application(service: "GpuService", parts: "Parts") -> Application:
 
 def _routes(service: "GpuService", parts: "Parts") -> _Routes:
     auth, monitor, history = parts.auth, parts.monitor, parts.history
-    page = {
-        "auth": auth,
-        "monitor": monitor,
-        "history": history,
-        "rules": parts.rules,
-        "refresh_seconds": parts.rules.workshop.monitor.interval,
-    }
     acting = {
         "auth": auth,
         "monitor": monitor,
@@ -83,7 +86,8 @@ def _routes(service: "GpuService", parts: "Parts") -> _Routes:
     working = {"auth": auth, "folder": parts.rules.workshop.material.archives}
     asking = {**acting, "history": history, "rules": parts.rules}
     return [
-        ("", PageHandler, page),
+        ("", PageHandler, {"auth": auth}),
+        ("wall", WallHandler, {"auth": auth}),
         ("keep", KeepHandler, acting),
         ("let-go", LetGoHandler, acting),
         ("drain", DrainFormHandler, acting),
@@ -102,5 +106,7 @@ def _routes(service: "GpuService", parts: "Parts") -> _Routes:
         ("api/v1/devices/([^/]+)/drain", DrainHandler, asking),
         ("api/v1/holders/([^/]+)/end", EndHandler, asking),
         ("api/v1/forget", ForgetHandler, asking),
-        ("static/(.*)", StaticFileHandler, {"path": str(STATIC_FOLDER)}),
+        ("plots/device.json", DevicePlotHandler, {"auth": auth, "plots": Plots()}),
+        (r"plots/bokeh-([^/]+)\.min\.js", BokehHandler, {"script": BokehScript()}),
+        ("static/[0-9a-f]+/(.*)", VersionedFileHandler, {"path": str(STATIC_FOLDER)}),
     ]

@@ -25,9 +25,10 @@ from tornado.web import HTTPError
 from jupyterhub_gpuworkshop.core.archives import SUFFIX, is_same_account, stem_of
 from jupyterhub_gpuworkshop.core.errors import HostError
 from jupyterhub_gpuworkshop.machine.archives import Archive, archives_in, opened
+from jupyterhub_gpuworkshop.service.dashboard.look import LookHandler
+from jupyterhub_gpuworkshop.service.dashboard.words import say
 
 from .auth import Viewer
-from .page import PlainHandler
 
 _LOG = logging.getLogger(__name__)
 _PIECE_BYTES = 256 * 1024
@@ -83,7 +84,7 @@ class Found:
     why_not: str = ""
 
 
-class _WorkHandler(PlainHandler):
+class _WorkHandler(LookHandler):
     """What the page and the download have in common."""
 
     def initialize(self, auth: HubOAuth, folder: Path) -> None:  # type: ignore[override]  # tornado's own way
@@ -100,9 +101,9 @@ class _WorkHandler(PlainHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Say why there is nothing."""
-        heading = "There is nothing to download"
+        heading = say("work.nothing")
         if status_code != HTTPStatus.NOT_FOUND:
-            heading = "This page cannot be shown"
+            heading = say("common.refused")
         self.write_page("work.html", heading=heading, error=self._reason)
 
     async def in_thread(self, act: Callable[..., T], *given: Any) -> T:

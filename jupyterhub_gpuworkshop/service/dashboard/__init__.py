@@ -1,0 +1,1 @@
+"""The pages that people look at: what stands on them, and what keeps them current."""

@@ -1,0 +1,28 @@
+"""The pages: the organiser's, the attendee's, and the wall.
+
+Owns who gets which page. A page is a frame without a single figure in it: its script
+draws from the websocket what this viewer may see.
+"""
+
+from tornado.web import HTTPError
+
+from .look import LookHandler
+
+
+class PageHandler(LookHandler):
+    """``GET`` of the service's root: the organiser's page, or the attendee's."""
+
+    def get(self) -> None:
+        """Write the page of who looks."""
+        page = "organiser" if self.viewer.is_organiser else "attendee"
+        self.write_page(f"{page}.html", words=page)
+
+
+class WallHandler(LookHandler):
+    """``GET wall``: for a projector."""
+
+    def get(self) -> None:
+        """Write it."""
+        if not self.viewer.is_organiser:
+            raise HTTPError(403, reason="The wall is the organiser's to show.")
+        self.write_page("wall.html", words="wall")

@@ -1,0 +1,5 @@
+// The attendee's page.
+
+import { live } from "./live.js";
+
+live("attendee", {});

@@ -1,0 +1,137 @@
+// The websocket of a page: connects, says when it is lost, and heals by itself.
+// A hidden tab has none.
+
+import { PAGE, clock, el, mark, say, text } from "./dom.js";
+
+const FIRST_WAIT_SECONDS = 0.5;
+const LONGEST_WAIT_SECONDS = 30;
+const SILENCE_SECONDS = 15;
+const OLD_AFTER_SECONDS = 30;
+const OLD_LOOK_AFTER_SECONDS = 120;
+const LOG_IN = 4401;
+const MAY_NOT = 4403;
+
+let offset = 0;
+
+/** The service's clock, in seconds since 1970: that of who looks may be wrong. */
+export function now() {
+  return Date.now() / 1000 + offset;
+}
+
+/**
+ * Keep a page fed.
+ *
+ * `view` is "attendee", "organiser" or "wall"; `handlers` has a function for each type
+ * of message it wants ("devices", "tick", "mine", "room", "wall", "hello"); `query` is
+ * more of the address, such as {names: "yes"}.
+ */
+export function live(view, handlers, query = {}) {
+  const shown = document.getElementById("connection");
+  const asOf = document.getElementById("as-of");
+  let socket = null;
+  let wait = FIRST_WAIT_SECONDS;
+  let again = 0;
+  let heard = 0;
+  let last = null;
+  let state = "connecting";
+  let connecting = 0;
+
+  function address() {
+    const url = new URL(`${PAGE.prefix}live`, window.location.href);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    url.search = new URLSearchParams({ view, ...query }).toString();
+    return url;
+  }
+
+  function open() {
+    clearTimeout(again);
+    if (socket || document.hidden) return;
+    heard = Date.now();
+    const mine = (socket = new WebSocket(address()));
+    mine.addEventListener("message", (event) => {
+      if (mine === socket) receive(JSON.parse(event.data));
+    });
+    mine.addEventListener("close", (event) => {
+      if (mine === socket) closed(event.code);
+    });
+  }
+
+  function receive(message) {
+    heard = Date.now();
+    if (message.type === "hello") {
+      offset = message.now - Date.now() / 1000;
+      wait = FIRST_WAIT_SECONDS;
+      state = "live";
+    }
+    if (message.type === "tick") last = message;
+    handlers[message.type]?.(message);
+    show();
+  }
+
+  function closed(code) {
+    socket = null;
+    if (code === LOG_IN || code === MAY_NOT) {
+      state = code === LOG_IN ? "log_in" : "may_not";
+    } else {
+      if (state !== "connecting" || Date.now() - connecting > 3000) state = "lost";
+      // Not all at once, where a whole room lost it at once.
+      again = setTimeout(open, wait * 1000 * (0.5 + Math.random() / 2));
+      wait = Math.min(wait * 2, LONGEST_WAIT_SECONDS);
+    }
+    show();
+  }
+
+  function drop(code) {
+    const mine = socket;
+    socket = null;
+    mine?.close(1000);
+    if (code) closed(code);
+  }
+
+  function show() {
+    const old = last && now() - last.at > OLD_AFTER_SECONDS;
+    const oldLook = last && now() - last.looked_at > OLD_LOOK_AFTER_SECONDS;
+    let words = "";
+    if (state === "connecting" && Date.now() - connecting > 1000) words = say("common.connecting");
+    else if (state === "lost") words = say("common.lost");
+    else if (state === "log_in") words = say("common.log_in_again");
+    else if (state === "may_not") words = say("common.may_not");
+    else if (old) words = say("common.old", { at: clock(last.at) });
+    else if (oldLook) words = say("common.old_look", { at: clock(last.looked_at) });
+    if (shown.dataset.words !== words) {
+      shown.dataset.words = words;
+      shown.replaceChildren(words);
+      if (state === "log_in") {
+        shown.append(" ", el("a", { href: window.location.href, text: say("common.log_in") }));
+      }
+    }
+    mark(shown, "shown", words);
+    mark(document.body, "is-old", words && state !== "connecting");
+    shown.dataset.state = old || oldLook ? `${state} old` : state;
+    if (asOf && last) text(asOf, say("common.as_of", { at: clock(last.at) }));
+  }
+
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) {
+      clearTimeout(again);
+      drop();
+      return;
+    }
+    if (state === "log_in" || state === "may_not") return;
+    wait = FIRST_WAIT_SECONDS;
+    connecting = Date.now();
+    open();
+  });
+  window.addEventListener("online", () => {
+    wait = FIRST_WAIT_SECONDS;
+    if (state === "lost") open();
+  });
+  setInterval(() => {
+    if (document.hidden) return;
+    // A line may be dead without anybody saying so.
+    if (socket && Date.now() - heard > SILENCE_SECONDS * 1000) drop(1006);
+    show();
+  }, 1000);
+  connecting = Date.now();
+  open();
+}

@@ -1,0 +1,5 @@
+// The organiser's page.
+
+import { live } from "./live.js";
+
+live("organiser", {});

@@ -1,0 +1,5 @@
+// The wall.
+
+import { live } from "./live.js";
+
+live("wall", {});
