@@ -58,6 +58,29 @@ class DeviceSample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """What is cheap to read of one device: nothing of processes.
+
+    Attributes:
+        uuid: the device.
+        memory_total_bytes: all of its memory.
+        memory_used_bytes: used by processes, without what the driver reserves.
+        memory_free_bytes: what an allocation could get.
+        utilisation: since the glance before, 0.0 to 1.0; None where unknown.
+        temperature_celsius: None where unknown.
+        power_watts: None where unknown.
+    """
+
+    uuid: str
+    memory_total_bytes: int
+    memory_used_bytes: int
+    memory_free_bytes: int
+    utilisation: float | None = None
+    temperature_celsius: float | None = None
+    power_watts: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessId:
     """A process that cannot be mistaken for a later one of the same number.
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from jupyterhub_gpuworkshop.core.devices import Device, Inventory
 from jupyterhub_gpuworkshop.core.errors import SourceLost
-from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, ProcessUse
+from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, Glance, ProcessUse
 
 from . import nvml_calls as nvml
 from .nvml_calls import NVMLError
@@ -110,6 +110,29 @@ class NvmlSource:
         if lost and not samples:
             raise SourceLost(self._all_lost())
         return tuple(samples)
+
+    def glance(self) -> tuple[Glance, ...]:
+        """Return what is cheap to read of each device; moves nothing of a sample.
+
+        Raises:
+            SourceUnavailable: there is no driver to talk to.
+            SourceLost: the driver went away, or every GPU is lost.
+        """
+        if not self._readers:
+            self.inventory()
+        glances, lost = [], False
+        with nvml.source_errors():
+            for reader in self._readers.values():
+                try:
+                    glances.append(reader.glance())
+                except NVMLError as error:
+                    # A device that is not in it cannot be read: `sample` says why.
+                    if nvml.is_about_all(error):
+                        raise
+                    lost = lost or nvml.is_lost(error)
+        if lost and not glances:
+            raise SourceLost(self._all_lost())
+        return tuple(glances)
 
     def free_bytes(self) -> dict[str, int]:
         """Return what an allocation could get on each device; moves no utilisation.
@@ -241,6 +264,7 @@ class _Reader:
         self._is_first = True
         self._device_seen_until = 0
         self._processes_seen_until = 0
+        self._glanced_until: int | None = None
         self._listing: _Listing | None = None
 
     def attach(self, device: Device, handle: Any, gpu: Any) -> None:
@@ -256,7 +280,6 @@ class _Reader:
         memory = nvml.memory(self._handle)
         utilisation, at_work, problems = self._work()
         listing = self._list(now, process_interval_seconds, memory.used, at_work)
-        is_slice = self.device.parent_uuid is not None
         return DeviceSample(
             uuid=self.device.uuid,
             memory_total_bytes=memory.total,
@@ -264,11 +287,40 @@ class _Reader:
             memory_free_bytes=memory.free,
             utilisation=utilisation,
             temperature_celsius=nvml.temperature_celsius(self._gpu),
-            # A GPU's power is not that of its slices: it would count several times.
-            power_watts=None if is_slice else nvml.power_watts(self._gpu),
+            power_watts=self._power_watts(),
             processes=_uses(listing, at_work),
             problem=" ".join(p for p in (*problems, listing.problem) if p),
         )
+
+    def glance(self) -> Glance:
+        """Read what is cheap to read, and nothing that `sample` tells only once.
+
+        Raises:
+            NVMLError: its memory cannot be read, or it is lost.
+        """
+        memory = nvml.memory(self._handle)
+        return Glance(
+            uuid=self.device.uuid,
+            memory_total_bytes=memory.total,
+            memory_used_bytes=memory.used,
+            memory_free_bytes=memory.free,
+            utilisation=self._glanced_utilisation(),
+            temperature_celsius=nvml.temperature_celsius(self._gpu),
+            power_watts=self._power_watts(),
+        )
+
+    def _glanced_utilisation(self) -> float | None:
+        """Return the utilisation since the glance before."""
+        if self.device.parent_uuid:
+            return None
+        since = self._glanced_until
+        utilisation, self._glanced_until = nvml.utilisation(self._gpu, since or 0)
+        # What the first glance reads goes back to before this source's life.
+        return None if since is None else utilisation
+
+    def _power_watts(self) -> float | None:
+        """Return what is drawn; a GPU's is not its slices': it would count again."""
+        return None if self.device.parent_uuid else nvml.power_watts(self._gpu)
 
     def free_bytes(self) -> int:
         """Return what an allocation could get.

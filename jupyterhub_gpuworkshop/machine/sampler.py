@@ -25,7 +25,7 @@ from pydantic import TypeAdapter
 
 from jupyterhub_gpuworkshop.core.devices import Device, Inventory
 from jupyterhub_gpuworkshop.core.errors import SourceLost, SourceUnavailable
-from jupyterhub_gpuworkshop.core.snapshot import DeviceSample
+from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, Glance
 
 from .source import DeviceSource, open_source
 
@@ -39,6 +39,7 @@ class Asked(str, Enum):
 
     INVENTORY = "inventory"
     SAMPLE = "sample"
+    GLANCE = "glance"
     FREE = "free"
 
 
@@ -74,6 +75,7 @@ class Answer:
         number: of the request; 0 where nothing was asked.
         inventory: what exists, if that was asked.
         samples: one reading of each device that answers, if those were asked.
+        glances: what is cheap to read of each, if that was asked.
         free_bytes: what is free on each device, by UUID, if that was asked.
         trouble: why there is nothing.
         problem: the same in a sentence.
@@ -82,6 +84,7 @@ class Answer:
     number: int
     inventory: Inventory | None = None
     samples: tuple[DeviceSample, ...] = field(default=())
+    glances: tuple[Glance, ...] = field(default=())
     free_bytes: Mapping[str, int] = field(default_factory=dict)
     trouble: Trouble | None = None
     problem: str = ""
@@ -128,6 +131,8 @@ class _Server:
                 )
             if request.asked is Asked.INVENTORY:
                 return Answer(number=number, inventory=self._source.inventory())
+            if request.asked is Asked.GLANCE:
+                return Answer(number=number, glances=self._source.glance())
             if request.asked is Asked.FREE:
                 return Answer(number=number, free_bytes=self._source.free_bytes())
             return Answer(number=number, samples=self._source.sample())

@@ -21,7 +21,7 @@ from typing import Any, TypeAlias, TypeGuard
 
 from jupyterhub_gpuworkshop.core.devices import Device, Inventory
 from jupyterhub_gpuworkshop.core.errors import SourceError, SourceUnavailable
-from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, ProcessUse
+from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, Glance, ProcessUse
 
 from .processes import read_process
 from .simulated_controls import off_device
@@ -108,8 +108,7 @@ class SimulatedSource:
     ) -> None:
         self._state_dir = state_dir
         self._clock = clock
-        self._sampled_at: float | None = None
-        self._busy: _BusyTotals = {}
+        self._samples, self._glances = _Series(), _Series()
 
     def inventory(self) -> Inventory:
         """Return what exists.
@@ -132,22 +131,24 @@ class SimulatedSource:
         Raises:
             SourceUnavailable: the folder is not there, or cannot be read.
         """
-        devices = read_devices(self._state_dir)
-        now = self._clock()
-        records = self._records()
-        busy = {
-            (record.name, device.uuid): record.busy_seconds(device.uuid, now)
-            for device in devices
-            for record in records
-            if device.uuid in record.uses
-        }
-        seconds = None if self._sampled_at is None else now - self._sampled_at
-        samples = tuple(
-            _sample_device(device, records, self._rates(device, busy, seconds))
-            for device in devices
+        return self._look(self._samples)
+
+    def glance(self) -> tuple[Glance, ...]:
+        """Return what is cheap to read of each device; moves nothing of a sample.
+
+        Raises:
+            SourceUnavailable: the folder is not there, or cannot be read.
+        """
+        return tuple(
+            Glance(
+                uuid=sample.uuid,
+                memory_total_bytes=sample.memory_total_bytes,
+                memory_used_bytes=sample.memory_used_bytes,
+                memory_free_bytes=sample.memory_free_bytes,
+                utilisation=sample.utilisation,
+            )
+            for sample in self._look(self._glances)
         )
-        self._busy, self._sampled_at = busy, now
-        return samples
 
     def free_bytes(self) -> dict[str, int]:
         """Return what an allocation could get on each device; moves no utilisation.
@@ -161,6 +162,17 @@ class SimulatedSource:
             for device in read_devices(self._state_dir)
         }
 
+    def _look(self, series: "_Series") -> tuple[DeviceSample, ...]:
+        """Return one reading of each device, the next of a series."""
+        devices = read_devices(self._state_dir)
+        now = self._clock()
+        records = self._records()
+        rates = series.rates(devices, records, now)
+        return tuple(
+            _sample_device(device, records, rates[device.uuid] if rates else None)
+            for device in devices
+        )
+
     def _records(self) -> "list[Record]":
         try:
             return list(read_records(self._state_dir))
@@ -170,23 +182,41 @@ class SimulatedSource:
             ) from error
 
     def close(self) -> None:
-        """Forget the previous sample."""
-        self._busy, self._sampled_at = {}, None
+        """Forget the previous sample, and the previous glance."""
+        self._samples, self._glances = _Series(), _Series()
 
-    def _rates(
-        self, device: Device, busy: _BusyTotals, seconds: float | None
-    ) -> dict[str, float] | None:
-        """Return each record's share of the device's time; None where unknown."""
+
+class _Series:
+    """What processes had computed when devices were read last, for one who reads."""
+
+    def __init__(self) -> None:
+        self._at: float | None = None
+        self._busy: _BusyTotals = {}
+
+    def rates(
+        self, devices: tuple[Device, ...], records: "list[Record]", now: float
+    ) -> dict[str, dict[str, float]] | None:
+        """Return each record's share of a device's time since the reading before.
+
+        Returns:
+            By UUID and the record's name; None where it is unknown.
+        """
+        busy = {
+            (record.name, device.uuid): record.busy_seconds(device.uuid, now)
+            for device in devices
+            for record in records
+            if device.uuid in record.uses
+        }
+        seconds = None if self._at is None else now - self._at
+        before, self._busy, self._at = self._busy, busy, now
         if seconds is None or seconds <= 0:
             return None
-        # Who had no record at the previous sample had not been busy before it.
-        return {
-            name: _between_0_and_1(
-                (total - self._busy.get((name, of_device), 0.0)) / seconds
-            )
-            for (name, of_device), total in busy.items()
-            if of_device == device.uuid
-        }
+        rates: dict[str, dict[str, float]] = {device.uuid: {} for device in devices}
+        for (name, uuid_), total in busy.items():
+            # Who had no record at the previous reading had not been busy before it.
+            worked = total - before.get((name, uuid_), 0.0)
+            rates[uuid_][name] = _between_0_and_1(worked / seconds)
+        return rates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

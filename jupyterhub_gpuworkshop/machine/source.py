@@ -9,7 +9,7 @@ from typing import Protocol
 
 from jupyterhub_gpuworkshop.core.devices import Device, Inventory
 from jupyterhub_gpuworkshop.core.errors import SourceUnavailable
-from jupyterhub_gpuworkshop.core.snapshot import DeviceSample
+from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, Glance
 
 
 class DeviceSource(Protocol):
@@ -33,6 +33,18 @@ class DeviceSource(Protocol):
 
         Utilisation covers the time since the previous call; the first call of a
         source's life has none to tell and says None.
+
+        Raises:
+            SourceUnavailable: there is nothing to read from.
+            SourceLost: the driver went away.
+        """
+
+    def glance(self) -> tuple[Glance, ...]:
+        """Return what is cheap to read of each device that answers.
+
+        It lists no processes, and moves nothing: the next sample's utilisation covers
+        the time since the last sample, as if this had not been asked. A glance's own
+        covers the time since the previous glance; the first one says None.
 
         Raises:
             SourceUnavailable: there is nothing to read from.

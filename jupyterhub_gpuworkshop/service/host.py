@@ -5,13 +5,15 @@ where there is nothing to see. `sampler` has what a driver that hangs cannot sto
 stops sampling and nothing else (design, rule 3); /proc is read in a thread of its own.
 """
 
+import asyncio
 import contextlib
 import functools
 import logging
 import pwd
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from jupyterhub_gpuworkshop.core.attribution import worth_describing
 from jupyterhub_gpuworkshop.core.devices import Inventory
@@ -21,7 +23,12 @@ from jupyterhub_gpuworkshop.core.errors import (
     SourceLost,
     SourceUnavailable,
 )
-from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, ProcessFacts, ProcessId
+from jupyterhub_gpuworkshop.core.snapshot import (
+    DeviceSample,
+    Glance,
+    ProcessFacts,
+    ProcessId,
+)
 from jupyterhub_gpuworkshop.core.wire import ServerInfo
 from jupyterhub_gpuworkshop.machine.process_reader import ProcessReader
 from jupyterhub_gpuworkshop.machine.processes import is_alive, read_process
@@ -33,6 +40,8 @@ _LOG = logging.getLogger(__name__)
 _LOOK_AGAIN_SECONDS = 300.0
 _LONGEST_PAUSE_SECONDS = 60.0
 _TIMEOUT_SECONDS = 10.0
+
+T = TypeVar("T")
 
 
 class Gpus:
@@ -64,7 +73,9 @@ class Gpus:
         self._looked_at = float("-inf")
         self._failures = 0
         self._retry_at = float("-inf")
-        self._problem = ""
+        self._problem = "The GPUs have not been looked at yet."
+        self._is_seen = False
+        self._turn = asyncio.Lock()
 
     async def sample(self) -> tuple[DeviceSample, ...]:
         """Return one reading of each device, looking at what exists where that is due.
@@ -73,22 +84,31 @@ class Gpus:
             SourceError: the devices cannot be read now.
             CallHangs: the driver has not come back.
         """
-        if self._clock() < self._retry_at:
-            raise SourceUnavailable(self._problem)
-        try:
-            samples = await self._read()
-        except (SourceError, CallHangs) as error:
-            self._back_off(str(error))
-            raise
-        except Exception as error:
-            # A source that breaks in a way of its own is a source that is not there.
-            _LOG.exception("Reading the GPUs failed")
-            self._back_off(f"Reading the GPUs failed: {error!r}")
-            raise SourceUnavailable(self._problem) from error
-        if self._failures:
-            _LOG.info("The GPUs can be read again")
-        self._failures = 0
-        return samples
+        async with self._turn:
+            if self._clock() < self._retry_at:
+                raise SourceUnavailable(self._problem)
+            samples = await self._asked(self._read)
+            if self._failures:
+                _LOG.info("The GPUs can be read again")
+            self._failures, self._is_seen = 0, True
+            return samples
+
+    async def glance(self) -> tuple[Glance, ...]:
+        """Return what is cheap to read of each device.
+
+        It waits for a sample that is under way. Where the devices cannot be read, it is
+        a sample that finds out when they can again: this asks no driver before then.
+
+        Raises:
+            SourceError: the devices cannot be read now.
+            CallHangs: the driver has not come back.
+        """
+        async with self._turn:
+            if not self._is_seen:
+                raise SourceUnavailable(self._problem)
+            if self.inventory is None or not self.inventory.devices:
+                return ()
+            return await self._asked(self._glance)
 
     async def free_bytes(self) -> Mapping[str, int]:
         """Return what an allocation could get on each device that can be read, now.
@@ -109,6 +129,26 @@ class Gpus:
         """Let go of the driver, whether it answers or not."""
         with contextlib.suppress(CallHangs):
             await self._sampler.close()
+
+    async def _asked(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Return what the driver answers; after a failure it is left in peace."""
+        try:
+            return await ask()
+        except (SourceError, CallHangs) as error:
+            self._back_off(str(error))
+            raise
+        except Exception as error:
+            # A source that breaks in a way of its own is a source that is not there.
+            _LOG.exception("Reading the GPUs failed")
+            self._back_off(f"Reading the GPUs failed: {error!r}")
+            raise SourceUnavailable(self._problem) from error
+
+    async def _glance(self) -> tuple[Glance, ...]:
+        try:
+            return await self._sampler.glance()
+        except SourceLost:
+            await self._sampler.close()
+            raise
 
     async def _read(self) -> tuple[DeviceSample, ...]:
         if self._clock() - self._looked_at > _LOOK_AGAIN_SECONDS:
@@ -132,6 +172,7 @@ class Gpus:
         self._retry_at = self._clock() + pause
         self._looked_at = float("-inf")
         self._problem = problem
+        self._is_seen = False
         self._say_nothing_is_seen(problem)
 
     def _say_nothing_is_seen(self, problem: str) -> None:

@@ -24,7 +24,7 @@ from jupyterhub_gpuworkshop.core.errors import (
     SourceLost,
     SourceUnavailable,
 )
-from jupyterhub_gpuworkshop.core.snapshot import DeviceSample
+from jupyterhub_gpuworkshop.core.snapshot import DeviceSample, Glance
 from jupyterhub_gpuworkshop.machine.sampler import (
     ANSWER,
     REQUEST,
@@ -61,6 +61,15 @@ class Sampler(Protocol):
 
     async def sample(self) -> tuple[DeviceSample, ...]:
         """Return one reading of each device that answers, as `DeviceSource.sample`.
+
+        Raises:
+            SourceUnavailable: there is nothing to read from.
+            SourceLost: what is read from went away; `close`, then call again.
+            CallHangs: the driver has not come back in time.
+        """
+
+    async def glance(self) -> tuple[Glance, ...]:
+        """Return what is cheap to read of each device, as `DeviceSource.glance`.
 
         Raises:
             SourceUnavailable: there is nothing to read from.
@@ -129,6 +138,10 @@ class ChildSampler:
     async def sample(self) -> tuple[DeviceSample, ...]:
         """Return one reading of each device that answers."""
         return (await self._ask(Asked.SAMPLE)).samples
+
+    async def glance(self) -> tuple[Glance, ...]:
+        """Return what is cheap to read of each device that answers."""
+        return (await self._ask(Asked.GLANCE)).glances
 
     async def free_bytes(self) -> Mapping[str, int]:
         """Return what is free on each device."""
@@ -374,6 +387,12 @@ class InThread:
         """Return one reading of each device that answers."""
         return await self._thread.call(
             lambda: self._opened().sample(), self._timeout_seconds
+        )
+
+    async def glance(self) -> tuple[Glance, ...]:
+        """Return what is cheap to read of each device that answers."""
+        return await self._thread.call(
+            lambda: self._opened().glance(), self._timeout_seconds
         )
 
     async def free_bytes(self) -> Mapping[str, int]:

@@ -29,6 +29,9 @@ class Machine(Protocol):
     def hold(self, uuid: str, memory_bytes: int) -> int:
         """Have a process hold memory, and return its pid."""
 
+    def compute(self, uuid: str) -> None:
+        """Have that process compute for a moment."""
+
     def let_go(self) -> None:
         """End that process."""
 
@@ -49,6 +52,9 @@ class NvmlMachine:
         self._driver.change(f"gpu {uuid}", self._gpu(uuid, memory_bytes))
         self._driver.say(f"process {uuid} 4711 {memory_bytes} compute")
         return 4711
+
+    def compute(self, uuid: str) -> None:
+        self._driver.say(f"busy {uuid} 40 90", f"working {uuid} 4711 40 90")
 
     def let_go(self) -> None:
         self._driver.unsay("process")
@@ -78,7 +84,8 @@ class SimulatedMachine:
         code = (
             "from jupyterhub_gpuworkshop.notebook import simcuda;"
             f"held = simcuda.allocate({memory_bytes});"
-            "print(flush=True); input()"
+            "print(flush=True)\n"
+            "while True: input(); simcuda.compute(0.02); print(flush=True)"
         )
         self._holder = subprocess.Popen(  # noqa: S603 - our own interpreter
             [sys.executable, "-c", code],
@@ -92,6 +99,14 @@ class SimulatedMachine:
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == b"\n"
         return self._holder.pid
+
+    def compute(self, uuid: str) -> None:
+        assert self._holder is not None
+        assert self._holder.stdin is not None
+        assert self._holder.stdout is not None
+        self._holder.stdin.write(b"\n")
+        self._holder.stdin.flush()
+        assert self._holder.stdout.readline() == b"\n"
 
     def let_go(self) -> None:
         if self._holder is not None:
@@ -227,3 +242,73 @@ def test_free_memory_is_that_of_a_sample_and_moves_no_utilisation(
     samples = by_uuid(source)
     assert free == {uuid: x.memory_free_bytes for uuid, x in samples.items()}
     assert samples[device.uuid].utilisation is not None
+
+
+def test_a_glance_reads_every_device_as_a_sample_does(machine: Machine) -> None:
+    source = machine.source
+    device = source.inventory().devices[1]
+    machine.hold(device.uuid, 2 * GIB)
+    glances, samples = source.glance(), source.sample()
+    assert [x.uuid for x in glances] == [x.uuid for x in samples]
+    for glance, sample in zip(glances, samples, strict=True):
+        assert glance.memory_total_bytes == sample.memory_total_bytes
+        assert glance.memory_used_bytes == sample.memory_used_bytes
+        assert glance.memory_free_bytes == sample.memory_free_bytes
+        assert glance.temperature_celsius == sample.temperature_celsius
+        assert glance.power_watts == sample.power_watts
+
+
+def test_a_glance_tells_the_utilisation_since_the_glance_before(
+    machine: Machine,
+) -> None:
+    source = machine.source
+    source.sample()
+    assert [x.utilisation for x in source.glance()] == [None, None]
+    source.sample()
+    assert [x.utilisation for x in source.glance()] == [0.0, 0.0]
+    source.close()
+    assert [x.utilisation for x in source.glance()] == [None, None]
+
+
+def test_what_was_done_before_a_glance_is_in_the_next_sample_all_the_same(
+    machine: Machine,
+) -> None:
+    source = machine.source
+    uuid = source.inventory().devices[0].uuid
+    machine.hold(uuid, GIB)
+    source.sample()
+    source.glance()
+    machine.compute(uuid)
+    (first, *_) = source.glance()
+    assert first.utilisation is not None
+    assert first.utilisation > 0
+    sample = by_uuid(source)[uuid]
+    assert sample.utilisation is not None
+    assert sample.utilisation > 0
+    (use,) = sample.processes or ()
+    assert use.utilisation is not None
+    assert use.utilisation > 0
+
+
+def test_samples_take_nothing_from_a_glance(machine: Machine) -> None:
+    source = machine.source
+    uuid = source.inventory().devices[0].uuid
+    machine.hold(uuid, GIB)
+    source.glance()
+    source.sample()
+    machine.compute(uuid)
+    source.sample()
+    (first, *_) = source.glance()
+    assert first.utilisation is not None
+    assert first.utilisation > 0
+
+
+def test_nothing_to_glance_at_is_said_and_passes_when_it_is_back(
+    machine: Machine,
+) -> None:
+    machine.source.glance()
+    machine.take_away()
+    with pytest.raises(SourceUnavailable, match=r"."):
+        machine.source.glance()
+    machine.bring_back()
+    assert len(machine.source.glance()) == 2
