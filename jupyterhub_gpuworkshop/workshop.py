@@ -35,6 +35,7 @@ from jupyterhub_gpuworkshop.workshop_sections import (
     ON_HUB,
     Gpus,
     Kernels,
+    Metrics,
     Monitor,
     Section,
     ServiceSettings,
@@ -58,6 +59,7 @@ class Workshop(Section):
     parking: Parking = Parking()
     monitor: Monitor = Monitor()
     service: ServiceSettings = ServiceSettings()
+    metrics: Metrics = Metrics()
     kernels: Kernels = Kernels()
     roster: RosterSettings = RosterSettings()
     doors: DoorsSettings = DoorsSettings()

@@ -240,6 +240,18 @@ class ServiceSettings(Section):
         return value
 
 
+class Metrics(Section):
+    """What the service tells Prometheus."""
+
+    by_attendee: YesNo = Field(
+        default=False,
+        description="Whether `metrics` of the service has attendees by name, too: what "
+        "each server uses of its share. Only tokens of organisers read it. Whoever "
+        "reads Prometheus or Grafana then reads names, for as long as Prometheus "
+        f"keeps them. true or false. Default: false, totals alone. {SOON}",
+    )
+
+
 class Kernels(Section):
     """What JupyterLab does with kernels; for hubs on The Littlest JupyterHub alone."""
 

@@ -31,6 +31,7 @@ from jupyterhub_gpuworkshop.core.wire import Event
 
 from .loops import OneThread
 from .store import Peak, Recorded, Store
+from .tally import Tally
 
 _LOG = logging.getLogger(__name__)
 _KEEP = 10_000
@@ -55,6 +56,7 @@ class History:
 
     Attributes:
         problem: why what happens is not on disk, in a sentence; else empty.
+        tally: what happened since this process began.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class History:
         timeout_seconds: float = _TIMEOUT_SECONDS,
     ) -> None:
         self.problem = ""
+        self.tally = Tally()
         self._keep = keep
         self._timeout_seconds = timeout_seconds
         self._store = Store(path, keep) if path is not None else None
@@ -255,6 +258,7 @@ class History:
         self._last_id += 1
         recorded = Recorded(id=self._last_id, origin=origin, event=event)
         self._remember(recorded)
+        self.tally.count(event)
         if self._store is not None:
             self._unwritten.append(recorded)
         self._hear(origin, event.sequence)

@@ -84,6 +84,7 @@ class Monitor:
         listed: the devices of which the snapshot names every holder.
         asked: how many servers were asked for their kernels.
         unanswered: how many of them did not answer as they should.
+        report: what the hub had said at the snapshot's instant.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Monitor:
         self.rounds = 0
         self.listed: frozenset[str] = frozenset()
         self.asked = self.unanswered = 0
+        self.report = Report(hub_id="", sent_at=0.0)
         self._gpus = gpus
         self._host = host
         self._servers = servers
@@ -317,6 +319,7 @@ class Monitor:
                 reading.answers,
             ),
         )
+        self.report = report
         self.answers = reading.answers
         self.asked = len(reading.answers)
         self.unanswered = sum(bool(x.problem) for x in reading.answers.values())

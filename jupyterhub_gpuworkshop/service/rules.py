@@ -70,8 +70,9 @@ class Rules:
         else:
             self.problem = ""
             self._log.info(
-                "The workshop file was read again: `idle`, `over_share` and `parking` "
-                "are as it says now, and the rest takes a restart of hub and service"
+                "The workshop file was read again: `idle`, `over_share`, `parking` and "
+                "`metrics` are as it says now, and the rest takes a restart of hub and "
+                "service"
             )
 
     def idle(self) -> IdleRules:

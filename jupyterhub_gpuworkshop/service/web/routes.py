@@ -32,6 +32,7 @@ from .acts_api import (
     PinHandler,
 )
 from .api import EventsHandler, HealthHandler, SnapshotHandler
+from .metrics import MetricsHandler
 from .page_acts import (
     DrainFormHandler,
     EndFormHandler,
@@ -85,6 +86,7 @@ def _routes(service: "GpuService", parts: "Parts") -> _Routes:
     }
     working = {"auth": auth, "folder": parts.rules.workshop.material.archives}
     asking = {**acting, "history": history, "rules": parts.rules}
+    measuring = {"auth": auth, "monitor": monitor, "history": history}
     return [
         ("", PageHandler, {"auth": auth}),
         ("wall", WallHandler, {"auth": auth}),
@@ -97,6 +99,7 @@ def _routes(service: "GpuService", parts: "Parts") -> _Routes:
         ("work/archive", ArchiveHandler, working),
         ("oauth_callback", HubOAuthCallbackHandler, {}),
         ("health", HealthHandler, {"monitor": monitor}),
+        ("metrics", MetricsHandler, {**measuring, "rules": parts.rules}),
         ("link", LinkHandler, {"hub": monitor, "secret": service.link_secret}),
         ("api/v1/snapshot", SnapshotHandler, {"auth": auth, "monitor": monitor}),
         ("api/v1/events", EventsHandler, {"auth": auth, "history": history}),
