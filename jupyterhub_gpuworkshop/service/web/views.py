@@ -37,8 +37,16 @@ T = TypeVar("T", bound=_Owned)
 
 
 @dataclass(frozen=True, slots=True)
-class _Sorted:
-    """A snapshot, sorted by whose what is: once for all who look."""
+class Sorted:
+    """A snapshot, sorted by whose what is: once for all who look.
+
+    Attributes:
+        snapshot: it.
+        devices: each with all that an organiser sees of it.
+        uses: by lease id.
+        hard_caps: by lease id.
+        leases: by user, as the others below.
+    """
 
     snapshot: Snapshot
     devices: list[Json]
@@ -47,16 +55,18 @@ class _Sorted:
     leases: dict[str, list[Lease]]
     kernels: dict[str, list[KernelView]]
     holders: dict[str, list[Holder]]
+    notices: dict[str, list[Notice]]
 
 
-_latest: _Sorted | None = None
+_latest: Sorted | None = None
 """Of the snapshot that was looked at last: a class looks at one, again and again."""
 
 
-def _sort(snapshot: Snapshot) -> _Sorted:
+def sort(snapshot: Snapshot) -> Sorted:
+    """Return a snapshot sorted; the same one again for the same snapshot."""
     global _latest
     if _latest is None or _latest.snapshot is not snapshot:
-        _latest = _Sorted(
+        _latest = Sorted(
             snapshot=snapshot,
             devices=_devices(snapshot),
             uses={use.lease_id: use for use in snapshot.uses},
@@ -64,6 +74,7 @@ def _sort(snapshot: Snapshot) -> _Sorted:
             leases=_by_user(snapshot.leases),
             kernels=_by_user(snapshot.kernels),
             holders=_by_user(snapshot.holders),
+            notices=_by_user(snapshot.notices),
         )
     return _latest
 
@@ -83,36 +94,44 @@ def snapshot_view(snapshot: Snapshot, viewer: Viewer, now: float) -> Json:
         viewer: who looks.
         now: wall-clock seconds since the epoch.
     """
-    found = _sort(snapshot)
-
-    def may_see(things: Iterable[T], of_users: dict[str, list[T]]) -> Iterable[T]:
-        if viewer.is_organiser:
-            return things
-        # What is nobody's is not theirs who have no name.
-        return of_users.get(viewer.attendee, ()) if viewer.attendee else ()
-
+    found = sort(snapshot)
     return {
         "taken_at": snapshot.taken_at,
         "age_seconds": round(max(0.0, now - snapshot.taken_at), 3),
         "needed": snapshot.needed,
         "devices": found.devices if viewer.is_organiser else _totals(found.devices),
         "leases": [
-            {
-                **_lease(x, found.uses.get(x.id)),
-                "server_verdict": snapshot.server_verdicts.get(x.id, ""),
-                **_limits(x, found.hard_caps.get(x.id), viewer),
-            }
-            for x in may_see(snapshot.leases, found.leases)
+            lease_view(x, found, viewer)
+            for x in may_see(viewer, snapshot.leases, found.leases)
         ],
-        "kernels": [kernel_view(x) for x in may_see(snapshot.kernels, found.kernels)],
-        "holders": [holder_view(x) for x in may_see(snapshot.holders, found.holders)],
+        "kernels": [
+            kernel_view(x) for x in may_see(viewer, snapshot.kernels, found.kernels)
+        ],
+        "holders": [
+            holder_view(x) for x in may_see(viewer, snapshot.holders, found.holders)
+        ],
         "notices": [
-            notice_view(x)
-            for x in may_see(snapshot.notices, _by_user(snapshot.notices))
+            notice_view(x) for x in may_see(viewer, snapshot.notices, found.notices)
         ],
         # They name attendees and processes.
         "problems": list(snapshot.problems) if viewer.is_organiser else [],
     }
+
+
+def may_see(
+    viewer: Viewer, things: Iterable[T], of_users: dict[str, list[T]]
+) -> Iterable[T]:
+    """Return those that this viewer may see: all, one's own, or none.
+
+    Args:
+        viewer: who looks.
+        things: all of them.
+        of_users: the same, by user.
+    """
+    if viewer.is_organiser:
+        return things
+    # What is nobody's is not theirs who have no name.
+    return of_users.get(viewer.attendee, ()) if viewer.attendee else ()
 
 
 def own_notices(snapshot: Snapshot, viewer: Viewer) -> list[str]:
@@ -181,6 +200,15 @@ def _readings(sample: DeviceSample | None) -> Json:
         "utilisation": sample.utilisation if sample else None,
         "temperature_celsius": sample.temperature_celsius if sample else None,
         "power_watts": sample.power_watts if sample else None,
+    }
+
+
+def lease_view(lease: Lease, found: Sorted, viewer: Viewer) -> Json:
+    """Return a lease, what is used of it, and what holds it to its share."""
+    return {
+        **_lease(lease, found.uses.get(lease.id)),
+        "server_verdict": found.snapshot.server_verdicts.get(lease.id, ""),
+        **_limits(lease, found.hard_caps.get(lease.id), viewer),
     }
 
 
