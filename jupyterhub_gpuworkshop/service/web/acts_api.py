@@ -5,14 +5,12 @@ names to forget. A browser's cookie alone opens none that changes anything: the 
 XSRF check is before it.
 """
 
-import json
 from typing import Any
 
 from jupyterhub.services.auth import HubOAuth
-from tornado.httputil import HTTPServerRequest
-from tornado.web import Application, HTTPError, stream_request_body
+from tornado.web import HTTPError
 
-from jupyterhub_gpuworkshop.core.errors import ActForbidden, ActRefused, NothingThere
+from jupyterhub_gpuworkshop.core.errors import NothingThere
 from jupyterhub_gpuworkshop.core.snapshot import ProcessId
 from jupyterhub_gpuworkshop.service.acts import Acts, Done
 from jupyterhub_gpuworkshop.service.ending import Endings
@@ -21,19 +19,12 @@ from jupyterhub_gpuworkshop.service.monitor import Monitor
 from jupyterhub_gpuworkshop.service.rules import Rules
 from jupyterhub_gpuworkshop.service.watching import subject_of
 
-from .api import ApiHandler
 from .asked import events_of_kernel, kernel_answer, memory_answer
+from .bodies import BodyHandler, RefusingHandler
 
-_MOST_BODY_BYTES = 4096
 _MOST_EVENTS_LOOKED_THROUGH = 10_000
 _MOST_NAMES = 100
 _LONGEST_PIN_SECONDS = 366 * 24 * 3600
-_STATUS = {ActForbidden: 403, NothingThere: 404}
-
-
-def status_of(error: ActRefused) -> int:
-    """Return the HTTP status that says why something is not done."""
-    return _STATUS.get(type(error), 409)
 
 
 def read_process_id(text: str) -> ProcessId:
@@ -90,7 +81,7 @@ def check_names(names: object) -> list[str]:
     )
 
 
-class _AskHandler(ApiHandler):
+class _AskHandler(RefusingHandler):
     """What all of them read."""
 
     def initialize(  # type: ignore[override]  # tornado's own way
@@ -109,20 +100,6 @@ class _AskHandler(ApiHandler):
         self._rules = rules
         self._acts = acts
         self._endings = endings
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Say why something was refused, in the sentence that was written for it."""
-        _, error, _ = kwargs.get("exc_info", (None, None, None))
-        if isinstance(error, ActRefused):
-            self.set_status(status_of(error))
-            self.finish({"message": str(error)})
-        else:
-            super().write_error(status_code, **kwargs)
-
-    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        """A refusal is an answer, and no error of the service's."""
-        if not isinstance(value, ActRefused):
-            super().log_exception(typ, value, tb)
 
     def _which_server(self) -> tuple[str | None, str | None]:
         """Return whose kernel is meant, where the query says so."""
@@ -179,40 +156,8 @@ class MemoryHandler(_AskHandler):
         self.finish(memory_answer(self._monitor.snapshot, device, self.viewer))
 
 
-@stream_request_body
-class _ActHandler(_AskHandler):
-    """What all of them do that change something: read a small body of JSON."""
-
-    def __init__(
-        self, application: Application, request: HTTPServerRequest, **kwargs: Any
-    ) -> None:
-        self._body = bytearray()
-        super().__init__(application, request, **kwargs)
-
-    async def prepare(self) -> None:
-        """Find out who it is, before a byte of the body is read."""
-        await super().prepare()
-        length = self.request.headers.get("Content-Length", "0")
-        is_short = length.isdecimal() and len(length) < 20
-        if not (self._finished or (is_short and int(length) <= _MOST_BODY_BYTES)):
-            self.set_header("Connection", "close")
-            self.send_error(400, reason="The body is too long for what is asked.")
-
-    def data_received(self, chunk: bytes) -> None:
-        """Collect the body, as far as it makes sense."""
-        if len(self._body) <= _MOST_BODY_BYTES:
-            self._body += chunk
-
-    def _read(self, *keys: str, example: object = 3600) -> dict[str, Any]:
-        """Return the body: a JSON object with these keys and no others."""
-        example = json.dumps(dict.fromkeys(keys, example))
-        try:
-            body = json.loads(bytes(self._body) or b"{}")
-        except (ValueError, RecursionError):
-            raise HTTPError(400, f"The body is no JSON: send {example}") from None
-        if not isinstance(body, dict) or body.keys() != set(keys):
-            raise HTTPError(400, f"The body does not fit: send {example}")
-        return body
+class _ActHandler(_AskHandler, BodyHandler):
+    """What all of them do that change something."""
 
     def _say(self, done: Done, **more: Any) -> None:
         self.finish({"message": done.message, "on_disk": done.on_disk, **more})
@@ -224,7 +169,7 @@ class PinHandler(_ActHandler):
     async def post(self, kernel_id: str) -> None:
         """Pin a kernel."""
         owner = self._acts.kernel(self.viewer, kernel_id, *self._which_server())
-        seconds = check_pin_seconds(self._read("seconds")["seconds"])
+        seconds = check_pin_seconds(self.read_body("seconds")["seconds"])
         done = await self._acts.pin(self.viewer, owner, seconds)
         pin = self._monitor.pins.of(owner)
         self._say(done, pinned_until=pin.until if pin is not None else None)
@@ -240,7 +185,7 @@ class DrainHandler(_ActHandler):
 
     async def post(self, uuid: str) -> None:
         """Take a device out of service."""
-        self._read()
+        self.read_body()
         self._say(await self._acts.drain(self.viewer, uuid))
 
     async def delete(self, uuid: str) -> None:
@@ -253,7 +198,7 @@ class ForgetHandler(_ActHandler):
 
     async def post(self) -> None:
         """Let numbers stand for names in the history."""
-        names = check_names(self._read("names", example=["ada", "bob"])["names"])
+        names = check_names(self.read_body("names", example=["ada", "bob"])["names"])
         self._say(await self._acts.forget(self.viewer, names))
 
 
@@ -262,7 +207,7 @@ class EndHandler(_ActHandler):
 
     async def post(self, process: str) -> None:
         """Ask a process to end; the answer does not wait for that."""
-        self._read()
+        self.read_body()
         try:
             wanted = read_process_id(process)
         except ValueError as error:

@@ -18,7 +18,8 @@ from jupyterhub_gpuworkshop.service.acts import Acts
 from jupyterhub_gpuworkshop.service.ending import Endings
 from jupyterhub_gpuworkshop.service.monitor import Monitor
 
-from .acts_api import check_pin_seconds, read_process_id, status_of
+from .acts_api import check_pin_seconds, read_process_id
+from .bodies import status_of
 from .page import PlainHandler
 from .views import holder_view
 
