@@ -26,13 +26,12 @@ from jupyterhub_gpuworkshop.core.snapshot import (
 )
 from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.core.wire import Event, EventKind, Refusal, Report
-from jupyterhub_gpuworkshop.service.metrics import (
+from jupyterhub_gpuworkshop.service.metric_catalogue import (
     BY_ATTENDEE,
     TOTALS,
-    Facts,
     MetricKind,
-    Metrics,
 )
+from jupyterhub_gpuworkshop.service.metrics import Facts, Metrics
 from jupyterhub_gpuworkshop.service.tally import Tally
 
 NASTY = 'ada"} <b>&\\\nevil 1'
