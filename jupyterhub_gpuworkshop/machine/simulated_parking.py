@@ -20,7 +20,7 @@ from jupyterhub_gpuworkshop.core.snapshot import ProcessId
 from .host_room import HostRoom
 from .parking import ParkState, ended, no_slices
 from .processes import is_alive
-from .simulated import Record, read_devices, read_records, read_unparkable
+from .simulated import read_devices, read_unparkable
 from .simulated_controls import (
     Control,
     controlled,
@@ -29,6 +29,7 @@ from .simulated_controls import (
     take_fail_next,
     write_control,
 )
+from .simulated_records import Record, read_records
 
 _LOOK_SECONDS = 0.02
 _LOCK_SECONDS = 10.0

@@ -16,7 +16,7 @@ from jupyterhub_gpuworkshop.core.errors import (
 )
 from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.machine.simulated import create_devices
-from jupyterhub_gpuworkshop.service import sampler as sampler_module
+from jupyterhub_gpuworkshop.service import sampler_child
 from jupyterhub_gpuworkshop.service.host import Gpus
 from jupyterhub_gpuworkshop.service.sampler import ChildSampler, sampler_command
 from tests.machine.nvml_double.words import GPU_IS_LOST, Clock, gpu, only
@@ -191,9 +191,9 @@ async def test_no_more_than_three_processes_that_cannot_be_killed(
 ):
     undead = []
     with monkeypatch.context() as patch:
-        patch.setattr(sampler_module, "_DIES_WITHIN_SECONDS", 0.0)
+        patch.setattr(sampler_child, "_DIES_WITHIN_SECONDS", 0.0)
         # As in an uninterruptible call: killed, and still there.
-        patch.setattr(sampler_module._Child, "kill", lambda child: undead.append(child))
+        patch.setattr(sampler_child.Child, "kill", lambda child: undead.append(child))
         for _ in range(3):
             await simulated.sample()
             await simulated.close()
@@ -244,7 +244,7 @@ async def test_nonsense_is_no_reading(command, error):
 
 
 async def test_an_answer_without_end_does_not_fill_the_memory(monkeypatch):
-    monkeypatch.setattr(sampler_module, "_MOST_BYTES", 2**20)
+    monkeypatch.setattr(sampler_child, "_MOST_BYTES", 2**20)
     sampler = ChildSampler(talking("while True: say('x' * 65536)"))
     with pytest.raises(SourceLost, match="has ended"):
         await sampler.sample()
