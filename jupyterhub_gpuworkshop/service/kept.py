@@ -1,4 +1,4 @@
-"""What outlives the service: pins, drained devices, parked kernels.
+"""What outlives the service: pins, drained devices, parked kernels, announcements.
 
 Owns one small file in the folder of the history. What cannot be written is in force
 all the same and said to be in memory only; who must not go on without it, as parking,
@@ -15,7 +15,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from jupyterhub_gpuworkshop.core.announcements import Announcement
 from jupyterhub_gpuworkshop.core.errors import CallHangs
+from jupyterhub_gpuworkshop.core.roster import joining_name
 from jupyterhub_gpuworkshop.core.snapshot import ProcessId
 
 from .loops import OneThread
@@ -102,18 +104,42 @@ class ParkedKernel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnlockOrder:
+    """Somebody whom the hub is to let in again after wrong codes.
+
+    Attributes:
+        id: of the order.
+        name: who.
+        by: the organiser who asks.
+        at: when, in wall-clock seconds since the epoch.
+    """
+
+    id: str
+    name: str
+    by: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeptState:
     """All that outlives the service.
+
+    What is added has a default: the file of an earlier version is read, and an earlier
+    version reads this one's, and parked kernels are brought back whichever runs.
 
     Attributes:
         pins: those that were set and not lifted; some may be over.
         drained: devices that an organiser has taken out of service, by UUID.
         parked: kernels that are parked, or were about to be.
+        for_everybody: what is announced; it may be over.
+        unlocks: orders that the hub has not carried out.
     """
 
     pins: tuple[Pin, ...] = ()
     drained: tuple[str, ...] = ()
     parked: tuple[ParkedKernel, ...] = ()
+    for_everybody: Announcement | None = None
+    unlocks: tuple[UnlockOrder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,30 +201,22 @@ class Kept:
                 await self._thread.call(lambda: _write(path, state), _TIMEOUT_SECONDS)
             except (CallHangs, OSError) as error:
                 self._complain(
-                    f"Pins, drained GPUs and paused kernels are in memory only: {error}"
+                    "Pins, drained GPUs, paused kernels and announcements are in "
+                    f"memory only: {error}"
                 )
                 return False
             self.problem = ""
             return True
 
     async def forget(self, names: Collection[str]) -> bool:
-        """Drop the pins of some people, and a file left beside that names them.
+        """Drop what some people did or have, and a file left beside that names them.
 
         Parked kernels stay: they are to be brought back, whoever asks for what.
 
         Returns:
             Whether that is on disk.
         """
-        done = await self.change(
-            lambda state: replace(
-                state,
-                pins=tuple(
-                    pin
-                    for pin in state.pins
-                    if pin.user not in names and pin.by not in names
-                ),
-            )
-        )
+        done = await self.change(lambda state: _without(state, names))
         path = self._path
         if path is None or not done:
             return done
@@ -242,6 +260,20 @@ class Kept:
         if problem != self.problem:
             _LOG.error("%s", problem)
         self.problem = problem
+
+
+def _without(state: KeptState, names: Collection[str]) -> KeptState:
+    """Return it without what these people did, and what was done for them."""
+    announced = state.for_everybody
+    locked = {*names, *map(joining_name, names)}
+    return replace(
+        state,
+        pins=tuple(x for x in state.pins if x.user not in names and x.by not in names),
+        for_everybody=None if announced and announced.by in names else announced,
+        unlocks=tuple(
+            x for x in state.unlocks if x.name not in locked and x.by not in names
+        ),
+    )
 
 
 def _aside(path: Path) -> Path:
