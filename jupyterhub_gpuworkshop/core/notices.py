@@ -24,9 +24,11 @@ class NoticeKind(str, Enum):
     DEVICE_GONE = "device_gone"
     """A device of a server is out of service, or lost."""
     SERVER_STOPPED = "server_stopped"
-    """An idle server was stopped, and its share given back."""
+    """A server was stopped, and its share given back."""
     RETURN_WAITS = "return_waits"
     """A paused kernel is to come back, and its memory is not free yet."""
+    FROM_ORGANISER = "from_organiser"
+    """An organiser has something to say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,15 @@ owner, and goes to the log and into the history with its readings.
 """
 
 import asyncio
+import contextlib
 import functools
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from jupyterhub_gpuworkshop.core.attribution import Owner
-from jupyterhub_gpuworkshop.core.errors import ServerError
+from jupyterhub_gpuworkshop.core.errors import CallHangs, ServerError
 from jupyterhub_gpuworkshop.core.rules import Action
 from jupyterhub_gpuworkshop.core.snapshot import ProcessId
 from jupyterhub_gpuworkshop.core.wire import EventKind
@@ -67,6 +69,7 @@ class Actor:
         self.teller = teller
         self.parks: Parks | None = None
         self._monitor = monitor
+        self._host = host
         self._servers = servers
         self._last_check = LastCheck(
             servers,
@@ -85,13 +88,23 @@ class Actor:
 
         Who may not is looked at anew next time.
         """
-        if owner in self._acting or len(self._acting) >= _MOST_AT_ONCE:
-            return False
-        of_its_server = sum(x.lease_id == owner.lease_id for x in self._acting)
         pause = self._pauses.get(owner, Pause())
-        return (
-            of_its_server < _MOST_AT_ONCE_OF_ONE_SERVER and self._clock() >= pause.until
-        )
+        return not self.why_not_begin(owner) and self._clock() >= pause.until
+
+    def why_not_begin(self, owner: Owner) -> str:
+        """Say why an act upon a kernel may not begin now that a person asks for.
+
+        A person need not wait until what has failed is tried again.
+        """
+        if owner in self._acting:
+            return "Something is being done to it already: wait for what comes of it."
+        of_its_server = sum(x.lease_id == owner.lease_id for x in self._acting)
+        if (
+            len(self._acting) >= _MOST_AT_ONCE
+            or of_its_server >= _MOST_AT_ONCE_OF_ONE_SERVER
+        ):
+            return "Too much is being done at once: try again in a minute."
+        return ""
 
     def is_acting_on(self, owner: Owner) -> bool:
         """Say whether an act upon a kernel is under way."""
@@ -122,10 +135,19 @@ class Actor:
             self._failed(owner)
 
     async def _take(self, taking: Taking) -> None:
+        if taking.asked is not None:
+            seen = await self._seen_anew(taking)
+            if seen is None:
+                await self._give_up(taking, "It has ended, or is another one by now.")
+                return
+            taking = seen
         try:
             done = await self._do(taking)
         except ServerError as error:
             await self._give_up(taking, f"The server did not do it: {error}.")
+            return
+        except CallHangs as error:
+            await self._give_up(taking, str(error))
             return
         if done is None:
             return
@@ -134,18 +156,49 @@ class Actor:
             self._pauses.pop(taking.owner, None)
             await self.teller.taken(taking, done, taking.watched.memory_on())
             return
-        held_bytes = await self._held_after(taking.watched)
-        if held_bytes is None:
-            await self._give_up(
-                taking, "It was done; whether the memory is free is unknown."
-            )
-            return
-        freed_bytes = max(0, taking.watched.memory_on() - held_bytes)
-        if not freed_bytes:
-            await self._give_up(taking, "It was done, yet the memory is still held.")
+        why_not, freed_bytes = await self._what_came_of(taking)
+        if why_not:
+            await self._give_up(taking, why_not)
+            await self._tell_all_the_same(taking, done)
             return
         self._pauses.pop(taking.owner, None)
         await self.teller.taken(taking, done, freed_bytes)
+
+    async def _seen_anew(self, taking: Taking) -> Taking | None:
+        """Return what a person asks for, as of now; None where it is not that kernel.
+
+        What they saw is some seconds old.
+        """
+        await self._monitor.tick()
+        now = self._monitor.kernels.get(taking.owner)
+        if now is None or _process_of(now) != _process_of(taking.watched):
+            return None
+        return replace(taking, watched=now)
+
+    async def _what_came_of(self, taking: Taking) -> tuple[str, int]:
+        """Return why it is no success, in a sentence, and how many bytes are free."""
+        held_before = taking.watched.memory_on()
+        if taking.asked is not None and not held_before:
+            return "", 0
+        held_bytes = await self._held_after(taking.watched)
+        if held_bytes is None:
+            return "It was done; whether the memory is free is unknown.", 0
+        freed_bytes = max(0, held_before - held_bytes)
+        if not freed_bytes:
+            return "It was done, yet the memory is still held.", 0
+        return "", freed_bytes
+
+    async def _tell_all_the_same(self, taking: Taking, done: Done) -> None:
+        """Tell the owner of a kernel that has ended, whatever became of its memory."""
+        process = _process_of(taking.watched)
+        if taking.asked is None or process is None:
+            return
+        try:
+            has_ended = not await self._host.lives(process)
+        except CallHangs:
+            return
+        if has_ended:
+            self.teller.tell_what_was_done(taking, done)
 
     async def _do(self, taking: Taking) -> "Done | None":
         """Look one last time, and act; return what was done, or None.
@@ -157,7 +210,7 @@ class Actor:
         if action is Action.PARK:
             parked = await self._park(taking)
             if parked.change:
-                self._keep(taking, parked.change)
+                await self._keep(taking, parked.change)
                 return None
             if not parked.why_not:
                 return Done(action=action, window_seconds=parked.window_seconds)
@@ -165,22 +218,36 @@ class Actor:
             if not taking.or_restart:
                 await self._give_up(taking, instead.strip())
                 return None
-        # Parking takes a while: its owner may have come back meanwhile.
-        checked = await self._check(taking)
-        if checked.change:
-            if instead:
-                why = f"{instead.strip()} And then: {checked.change}."
-                await self._give_up(taking, why)
-            else:
-                self._keep(taking, checked.change)
-            return None
-        window_seconds = checked.window_seconds()
+        async with self._standing_still(taking):
+            # Parking takes a while: its owner may have come back meanwhile.
+            checked = await self._check(taking)
+            if not checked.change:
+                window_seconds = checked.window_seconds()
+                await self._end(taking, action)
+                return Done(
+                    action=action, instead=instead, window_seconds=window_seconds
+                )
+        if instead:
+            why = f"{instead.strip()} And then: {checked.change}."
+            await self._give_up(taking, why)
+        else:
+            await self._keep(taking, checked.change)
+        return None
+
+    async def _end(self, taking: Taking, action: Action) -> None:
         server, kernel_id = taking.watched.server, taking.owner.kernel_id
         if action is Action.RESTART:
             await self._servers.restart(server, kernel_id)
         else:
             await self._servers.stop(server, kernel_id)
-        return Done(action=action, instead=instead, window_seconds=window_seconds)
+
+    def _standing_still(
+        self, taking: Taking
+    ) -> contextlib.AbstractAsyncContextManager[None]:
+        """Have what is parked stay so while it is ended, at a person's word."""
+        if self.parks is None or taking.asked is None:
+            return contextlib.nullcontext()
+        return self.parks.stand_still(taking.owner)
 
     async def _park(self, taking: Taking) -> Parked:
         if self.parks is None:
@@ -188,13 +255,18 @@ class Actor:
         return await self.parks.park(taking, functools.partial(self._check, taking))
 
     async def _check(self, taking: Taking) -> Checked:
-        return await self._last_check.look(
-            taking.owner, taking.watched, must_be_idle=taking.must_be_idle
-        )
+        return await self._last_check.look(taking.owner, taking.watched, taking.must)
 
-    @staticmethod
-    def _keep(taking: Taking, change: str) -> None:
+    async def _keep(self, taking: Taking, change: str) -> None:
+        """Leave a kernel alone; who asked for something is told so."""
         owner = taking.owner
+        if taking.asked is not None:
+            await self.teller.record(
+                EventKind.RECLAIM_FAILED,
+                taking,
+                f"{taking.asked.wanted(taking.action)} It was left alone: {change}.",
+            )
+            return
         _LOG.info("Kernel %s of %s is kept: %s", owner.kernel_id, owner.user, change)
 
     async def _held_after(self, watched: Watched) -> int | None:
@@ -220,11 +292,17 @@ class Actor:
 
     async def _give_up(self, taking: Taking, why: str) -> None:
         pause_seconds = self._failed(taking.owner)
-        await self.teller.record(
-            EventKind.RECLAIM_FAILED,
-            taking,
-            f"{why} It is tried again in {pause_seconds:.0f} s, if it is idle then.",
-        )
+        if taking.asked is not None:
+            reason = f"{taking.asked.wanted(taking.action)} {why}"
+        else:
+            again = f"It is tried again in {pause_seconds:.0f} s, if it is idle then."
+            reason = f"{why} {again}"
+        await self.teller.record(EventKind.RECLAIM_FAILED, taking, reason)
 
     def _failed(self, owner: Owner) -> float:
         return self._pauses.setdefault(owner, Pause()).lengthen(self._clock())
+
+
+def _process_of(watched: Watched) -> ProcessId | None:
+    reading = watched.watch.reading
+    return reading.process if reading is not None else None

@@ -88,8 +88,8 @@ class Endings:
             )
         if holders[0].kind is HolderKind.KERNEL:
             raise ActRefused(
-                f"Process {process.pid} belongs to a notebook's kernel: shut that "
-                "kernel down in its server, or stop the server at the hub."
+                f"Process {process.pid} belongs to a notebook's kernel: restart or "
+                "stop that kernel instead."
             )
         if process.pid in self._spared:
             raise ActRefused(
@@ -98,14 +98,12 @@ class Endings:
             )
         if process.pid in self._monitor.server_pids:
             raise ActRefused(
-                f"Process {process.pid} is a server itself: stop that server at the "
-                "hub."
+                f"Process {process.pid} is a server itself: stop that server instead."
             )
         if self._may_be_a_kernel(holders[0]):
             raise ActRefused(
                 f"Process {process.pid} may be a notebook's kernel: its server does "
-                "not say now which kernels it has. Try again, or stop that server at "
-                "the hub."
+                "not say now which kernels it has. Try again, or stop that server."
             )
         return holders
 

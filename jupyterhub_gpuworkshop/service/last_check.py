@@ -7,6 +7,7 @@ then to the act is the window in which somebody who comes back is not seen.
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import Enum
 
 from jupyterhub_gpuworkshop.core.attribution import Owner
 from jupyterhub_gpuworkshop.core.errors import CallHangs, ServerError
@@ -17,11 +18,21 @@ from jupyterhub_gpuworkshop.core.wire import ServerInfo
 from .host import Host
 from .pins import Pins
 from .rules import Rules
-from .servers import Servers
+from .servers import KernelInfo, Servers
 from .watching import Watched
 
 IsAtRest = Callable[[ServerInfo, str], Awaitable[bool]]
 """(server, kernel id) -> whether its main thread waits for something to do."""
+
+
+class Must(Enum):
+    """What must hold still."""
+
+    BE_IDLE = "be idle"
+    """It must be as it was when it was decided upon, for want of use."""
+    BE_AT_REST = "be at rest"
+    """It must not work: a person has it paused, whatever it did until now."""
+    BE_THE_SAME = "be the same"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,10 +42,12 @@ class Checked:
     Attributes:
         change: what differs from what was decided upon, in a sentence; else empty.
         read_at: when state and activity were read, by `time.monotonic`.
+        last_activity: in its server's words; empty where it was not read.
     """
 
     change: str = ""
     read_at: float
+    last_activity: str = ""
 
     def window_seconds(self) -> float:
         """Return how long ago that was."""
@@ -70,41 +83,46 @@ class LastCheck:
         self._is_at_rest = is_at_rest
         self._clock = clock
 
-    async def look(
-        self, owner: Owner, watched: Watched, *, must_be_idle: bool
-    ) -> Checked:
+    async def look(self, owner: Owner, watched: Watched, must: Must) -> Checked:
         """Look at a kernel again.
 
         Args:
             owner: the kernel.
             watched: what was decided upon.
-            must_be_idle: False where a busy kernel is to be restarted: then it must
-                only be the same.
+            must: what must hold still.
         """
         read_at = time.monotonic()
-        try:
-            change = await self._what_changed(owner, watched, must_be_idle)
-        except (ServerError, CallHangs) as error:
-            change = str(error)
-        return Checked(change=change, read_at=read_at)
-
-    async def _what_changed(
-        self, owner: Owner, watched: Watched, must_be_idle: bool
-    ) -> str:
         reading = watched.watch.reading
         if reading is None or reading.process is None:
-            return "its process is unknown"
-        kernel = await self._servers.kernel(watched.server, owner.kernel_id)
-        if not await self._host.lives(reading.process):
+            return Checked(change="its process is unknown", read_at=read_at)
+        last_activity = ""
+        try:
+            kernel = await self._servers.kernel(watched.server, owner.kernel_id)
+            last_activity = kernel.last_activity
+            change = await self._what_changed(owner, watched, reading, kernel, must)
+        except (ServerError, CallHangs) as error:
+            change = str(error)
+        return Checked(change=change, read_at=read_at, last_activity=last_activity)
+
+    async def _what_changed(
+        self,
+        owner: Owner,
+        watched: Watched,
+        reading: KernelReading,
+        kernel: KernelInfo,
+        must: Must,
+    ) -> str:
+        if reading.process is None or not await self._host.lives(reading.process):
             return "its process has ended"
-        if not must_be_idle:
+        if must is Must.BE_THE_SAME:
             return ""
         if kernel.state is not KernelState.IDLE:
             return f"it is {kernel.state.value}"
-        if kernel.last_activity != reading.last_activity:
-            return "it was active"
-        if self._pins.of(owner) is not None:
-            return "it has been pinned"
+        if must is Must.BE_IDLE:
+            if kernel.last_activity != reading.last_activity:
+                return "it was active"
+            if self._pins.of(owner) is not None:
+                return "it has been pinned"
         if works := await self._works(reading):
             return works
         if kernel.connections == 0:

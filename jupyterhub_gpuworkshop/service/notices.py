@@ -14,9 +14,14 @@ from dataclasses import dataclass, replace
 from jupyterhub_gpuworkshop.core.notices import Notice, NoticeKind
 
 _PAST = frozenset(
-    {NoticeKind.KERNEL_TAKEN, NoticeKind.SERVER_STOPPED, NoticeKind.PROCESS_ENDED}
+    {
+        NoticeKind.KERNEL_TAKEN,
+        NoticeKind.SERVER_STOPPED,
+        NoticeKind.PROCESS_ENDED,
+        NoticeKind.FROM_ORGANISER,
+    }
 )
-"""What has happened already: such a notice ends by itself."""
+"""What has happened, or was said: such a notice ends by itself."""
 _SEEN_FOR_SECONDS = 5 * 60.0
 _UNSEEN_FOR_SECONDS = 12 * 60 * 60.0
 
@@ -111,7 +116,7 @@ class Notices:
                 self._standing[subject] = _Standing(notice, each.since)
 
     def expire(self) -> None:
-        """Take down what tells of the past and has been read, or is old."""
+        """Take down what tells of the past, or was said, and is read, or is old."""
         now = self._wall()
         self._standing = {
             subject: each

@@ -14,14 +14,18 @@ from jupyterhub_gpuworkshop.machine.parking import open_parker
 
 from .acting import Actor
 from .acts import Acts
+from .announcement import Announcing
+from .asked_acts import AskedActs
 from .credentials import hub_auth
 from .ending import Endings
+from .exchange import Exchange
 from .history import History
 from .host import Gpus, Host
 from .kept import STATE_FILE, Kept
 from .kernel_notes import KernelNotes
 from .limits import HardCaps
 from .link import Link
+from .locked import LockedOut
 from .loops import forever
 from .lost_devices import LostDevices
 from .monitor import Monitor
@@ -32,7 +36,7 @@ from .parking.returning import Returns
 from .reaper import Reaper
 from .sampler import ChildSampler, sampler_command
 from .servers import Servers
-from .stopping.making import idle_servers
+from .stopping.making import stopping
 from .telling import Teller
 from .watchdog import Watchdog
 
@@ -105,8 +109,11 @@ class Parts:
             why_not_act=why_not_act,
         )
         self._build_parking()
-        self.idle_servers = idle_servers(self)
-        self.monitor.server_verdicts = self.idle_servers.verdicts
+        self.stopping = stopping(self)
+        self.monitor.server_verdicts = self.stopping.idle.verdicts
+        self.asked = AskedActs(
+            self.monitor, self.actor, self.history, why_not_act=why_not_act
+        )
         self.endings = Endings(
             self.monitor, self.history, spared={parent_pid}, why_not_act=why_not_act
         )
@@ -114,6 +121,17 @@ class Parts:
             self.monitor, self.rules, self.history, why_not_act=why_not_act
         )
         self.lost_devices = LostDevices(self.monitor, self.history)
+        self._build_what_the_hub_does()
+
+    def _build_what_the_hub_does(self) -> None:
+        why_not_act = self.only_one.why_not
+        self.announcing = Announcing(
+            self.kept, self.history, self.link, why_not_act=why_not_act
+        )
+        self.locked_out = LockedOut(
+            self.link, self.kept, self.history, why_not_act=why_not_act
+        )
+        self.exchange = Exchange(self.monitor, self.announcing, self.locked_out)
 
     def _build_parking(self) -> None:
         gpus = self.rules.workshop.gpus
@@ -152,8 +170,10 @@ class Parts:
             loop("Taking memory back", self.reaper.step, 0.0),
             loop("Bringing kernels back", self.returns.step, _LISTEN_EVERY_SECONDS),
             loop("Watching over shares", self.watchdog.step, 0.0),
-            loop("Stopping idle servers", self.idle_servers.step, 0.0),
+            loop("Stopping idle servers", self.stopping.idle.step, 0.0),
             loop("Watching for lost GPUs", self.lost_devices.step, 0.0),
+            loop("Ending announcements", self.announcing.step, _LISTEN_EVERY_SECONDS),
+            loop("Giving up unlocks", self.locked_out.step, _LISTEN_EVERY_SECONDS),
             loop("Leaving notes", self._leave_notes, interval_seconds),
         )
 
@@ -168,7 +188,7 @@ class Parts:
         await self.actor.close()
         await self.endings.close()
         await self.returns.close()
-        await self.idle_servers.close()
+        await self.stopping.close()
         await self.notes.close()
         await self.monitor.close()
         await self.gpus.close()

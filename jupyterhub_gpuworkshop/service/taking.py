@@ -5,13 +5,15 @@ and whoever takes it (`acting`, `parking`).
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from jupyterhub_gpuworkshop.core.asking import Asker
 from jupyterhub_gpuworkshop.core.attribution import Owner
 from jupyterhub_gpuworkshop.core.rules import Action
 
-from .last_check import Checked
+from .last_check import Checked, Must
 from .notices import Subject
 from .watching import Watched
 
@@ -34,6 +36,7 @@ class Taking:
             was not told: it only makes room.
         announced: what the notice was about that told it; None for that of an idle
             kernel.
+        asked: the person whose word it is; None where it is the machine's own.
     """
 
     owner: Owner
@@ -43,6 +46,15 @@ class Taking:
     must_be_idle: bool = True
     or_restart: bool = True
     announced: Subject | None = None
+    asked: Asker | None = None
+
+    @property
+    def must(self) -> Must:
+        """What must hold still right before it is done."""
+        if self.asked is not None and self.action is Action.PARK:
+            return Must.BE_AT_REST
+        is_meant = self.asked is not None or not self.must_be_idle
+        return Must.BE_THE_SAME if is_meant else Must.BE_IDLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +77,12 @@ class Parks(Protocol):
 
     async def park(self, taking: Taking, check: Check) -> Parked:
         """Park a kernel, looking at it one last time right before."""
+
+    async def refresh(self) -> None:
+        """Find out what can be parked, where that is not known."""
+
+    def stand_still(self, owner: Owner) -> AbstractAsyncContextManager[None]:
+        """Let nobody bring a parked kernel back while it is ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

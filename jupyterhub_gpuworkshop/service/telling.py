@@ -62,11 +62,8 @@ class Teller:
 
     async def taken(self, taking: Taking, done: Done, freed_bytes: int) -> None:
         """Say what was done: to the log, the history, the owner and the notebook."""
-        view = taking.watched.view
         # First, and at once: who has a paused kernel back takes it down again.
-        text = self.tell_owner(
-            taking.owner, view.notebook, f"was {_DONE[done.action]}. {taking.reason}"
-        )
+        text = self.tell_what_was_done(taking, done)
         await self.record(
             EventKind.KERNEL_RECLAIMED,
             taking,
@@ -76,8 +73,23 @@ class Teller:
             window_ms=round(1000 * done.window_seconds, 1),
         )
         self._notices.withdraw(subject_of(taking.owner))
-        if done.action is Action.RESTART:
+        if text and done.action is Action.RESTART:
             self.leave_note(taking.watched.server, taking.owner.kernel_id, text)
+
+    def tell_what_was_done(self, taking: Taking, done: Done) -> str:
+        """Put up what was done to a kernel, and return it; nothing to who did it."""
+        owner = taking.owner
+        if taking.asked is not None and taking.asked.is_own:
+            # It may say until now that the kernel is paused.
+            self._notices.withdraw(
+                (NoticeKind.KERNEL_TAKEN, owner.user, owner.server, owner.kernel_id)
+            )
+            return ""
+        return self.tell_owner(
+            owner,
+            taking.watched.view.notebook,
+            f"was {_DONE[done.action]}. {taking.reason}",
+        )
 
     def tell_owner(self, owner: Owner, notebook: str, what: str) -> str:
         """Put up what has happened to a kernel, and return it.
@@ -140,6 +152,7 @@ class Teller:
             "age_seconds": round(view.age_seconds) if view.age_seconds else None,
             "notice_at": notice.given_at if notice else None,
             "notice_seen_at": notice.seen_at if notice else None,
+            **({"by": taking.asked.name} if taking.asked is not None else {}),
             **more,
         }
         await self._history.add(

@@ -10,6 +10,10 @@ from types import SimpleNamespace
 from jupyterhub.services.auth import HubOAuth
 
 from jupyterhub_gpuworkshop.service.acts import Acts
+from jupyterhub_gpuworkshop.service.announcement import Announcing
+from jupyterhub_gpuworkshop.service.asked_acts import AskedActs
+from jupyterhub_gpuworkshop.service.exchange import Exchange
+from jupyterhub_gpuworkshop.service.locked import LockedOut
 
 from .service_process import PREFIX
 
@@ -21,16 +25,25 @@ SERVICE = SimpleNamespace(
 def parts_of(world, **more):
     """Return the parts of a world; HubOAuth's instance must be there."""
     acts = Acts(world.monitor, world.rules, world.history)
+    announcing = Announcing(world.kept, world.history, world.link)
+    locked_out = LockedOut(world.link, world.kept, world.history)
     return no_parts(
+        announcing=announcing,
+        locked_out=locked_out,
+        exchange=Exchange(world.monitor, announcing, locked_out),
         rules=world.rules,
         monitor=world.monitor,
         history=world.history,
         acts=acts,
+        asked=AskedActs(world.monitor, world.actor, world.history),
         **more,
     )
 
 
 def no_parts(**given):
     """Return parts of which only those given are there."""
-    nothing = dict.fromkeys(("rules", "monitor", "history", "acts", "endings"))
+    known = ("rules", "monitor", "history", "acts", "endings")
+    others = ("announcing", "locked_out", "exchange", "asked")
+    nothing = dict.fromkeys((*known, *others))
+    nothing["stopping"] = SimpleNamespace(asked=None)
     return SimpleNamespace(**{"auth": HubOAuth.instance(), **nothing, **given})

@@ -14,6 +14,7 @@ from jupyterhub_gpuworkshop.core.wire import ORGANISERS_DETAIL, EventKind, Refus
 from jupyterhub_gpuworkshop.machine.processes import read_process
 from jupyterhub_gpuworkshop.service import monitor as monitor_module
 from jupyterhub_gpuworkshop.service.kept import ParkedKernel
+from jupyterhub_gpuworkshop.service.stopping.ends import ServerEnds
 from jupyterhub_gpuworkshop.service.stopping.idle_servers import IdleServers
 from jupyterhub_gpuworkshop.service.stopping.signals import (
     Asked,
@@ -84,10 +85,11 @@ async def a_world(folder, **idle):
         },
         clock=world.clock,
     )
+    world.ends = ServerEnds(world.monitor, world.hub, clock=world.clock)
     world.idle_servers = IdleServers(
         world.monitor,
         world.signals,
-        world.hub,
+        world.ends,
         world.rules,
         ServerTeller(world.monitor.notices, world.history),
         clock=world.clock,
@@ -107,14 +109,14 @@ async def watch(world, seconds, step=20.0):
         await world.look(step)
         await world.idle_servers.step()
         for _ in range(10):
-            if not world.idle_servers._stopping:
+            if not world.ends.under_way:
                 break
             await world.look(0.1)
             await asyncio.sleep(0)
 
 
 async def end(world):
-    await world.idle_servers.close()
+    await world.ends.close()
     await world.close()
 
 

@@ -5,9 +5,11 @@ service up again after a kill must know whom to bring back. Who is to be parked 
 `core.reclaim`'s to say, and who comes back and when is `returning`'s.
 """
 
+import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
 
 from jupyterhub_gpuworkshop.core.attribution import Owner
@@ -25,6 +27,10 @@ from .moving import Mover, Turn
 
 _LOG = logging.getLogger(__name__)
 _ASK_AGAIN_SECONDS = 60.0
+_ASK_IDLY_SECONDS = 10 * 60.0
+"""... where only a person may want it."""
+
+_STILL_SECONDS = 60.0
 
 Key = tuple[str, str]
 """(lease id, kernel id) of a parked kernel."""
@@ -73,6 +79,7 @@ class Parking:
         self._unparkable: Mapping[str, str] = {}
         self._on_the_way: dict[Owner, int] = {}
         self._known: set[Key] = set()
+        self._still: set[Key] = set()
 
     @property
     def parked(self) -> tuple[ParkedKernel, ...]:
@@ -100,10 +107,11 @@ class Parking:
         return ""
 
     async def refresh(self) -> None:
-        """Ask what can be parked, now and then and where anybody wants to know."""
+        """Ask what can be parked, now and then."""
         idle = self._rules.idle()
-        wanted = self.parked or idle.may_park
-        if not wanted or self._clock() - self._asked_at < _ASK_AGAIN_SECONDS:
+        is_wanted = self.parked or idle.may_park
+        every_seconds = _ASK_AGAIN_SECONDS if is_wanted else _ASK_IDLY_SECONDS
+        if self._clock() - self._asked_at < every_seconds:
             return
         self._asked_at = self._clock()
         inventory = self._inventory() or Inventory()
@@ -166,7 +174,7 @@ class Parking:
         checked = await check()
         if checked.change:
             return Parked(change=checked.change)
-        record = self._record(taking, held)
+        record = self._record(taking, held, checked.last_activity)
         if record is None:
             return Parked(change="its last reading is gone")
         self.know(key_of(record))
@@ -179,6 +187,35 @@ class Parking:
         window_seconds = checked.window_seconds()
         result = await self._move(turn, record, held)
         return replace(result, window_seconds=window_seconds)
+
+    @contextlib.asynccontextmanager
+    async def stand_still(self, owner: Owner) -> AsyncIterator[None]:
+        """Let nobody bring a parked kernel back while it is ended.
+
+        What moves it already is waited for.
+
+        Raises:
+            CallHangs: that has not come back.
+        """
+        key, record = (owner.lease_id, owner.kernel_id), self.of(owner)
+        self._still.add(key)
+        try:
+            if record is not None:
+                turn = self._have_a_turn(record.memory_bytes)
+                await asyncio.wait_for(turn, _STILL_SECONDS)
+            yield
+        except asyncio.TimeoutError:
+            raise CallHangs("What moves memory on its GPU has not come back.") from None
+        finally:
+            self._still.discard(key)
+
+    async def _have_a_turn(self, uuids: Iterable[str]) -> None:
+        async with self._mover.turn(uuids):
+            pass
+
+    def stands_still(self, key: Key) -> bool:
+        """Say whether a parked kernel is being ended."""
+        return key in self._still
 
     def is_known(self, key: Key) -> bool:
         """Say whether its record holds; else the driver must be asked first.
@@ -225,7 +262,7 @@ class Parking:
         return ""
 
     def _record(
-        self, taking: Taking, held: Mapping[ProcessId, int]
+        self, taking: Taking, held: Mapping[ProcessId, int], last_activity: str
     ) -> ParkedKernel | None:
         reading, owner = taking.watched.watch.reading, taking.owner
         if reading is None:
@@ -246,7 +283,7 @@ class Parking:
             boot_id=boot_id(),
             memory_bytes=by_device,
             parked_at=self._wall(),
-            last_activity=reading.last_activity,
+            last_activity=last_activity or reading.last_activity,
             by_process=tuple(by_process.values()),
             main=reading.process,
         )

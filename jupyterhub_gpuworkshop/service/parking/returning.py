@@ -123,7 +123,7 @@ class Returns:
         self._forget()
         for record in self._parking.parked:
             key = key_of(record)
-            if key in self._moving:
+            if key in self._moving or self._parking.stands_still(key):
                 continue
             if not self._parking.is_known(key):
                 # A driver that does not answer for one holds up nobody else.
@@ -146,7 +146,12 @@ class Returns:
 
     def _settled(self) -> list[ParkedKernel]:
         parking = self._parking
-        return [x for x in parking.parked if parking.is_known(key_of(x))]
+        return [
+            record
+            for record in parking.parked
+            if parking.is_known(key_of(record))
+            and not parking.stands_still(key_of(record))
+        ]
 
     def _forget(self) -> None:
         """Keep nothing about kernels that are not parked any more."""

@@ -1,16 +1,13 @@
 """The loop that stops idle servers whose share somebody waits for.
 
-Owns the windows of all servers, who is told, and the act: everything is read once more,
-the hub is asked to stop the server, and its lease must be gone afterwards. What is idle
-is `core.idle_servers`' to say, whom it helps `core.giving_way`'s.
+Owns the windows of all servers, who is told, and that everything is read once more
+before a server is stopped, which is `ends`'. What is idle is `core.idle_servers`' to
+say, whom it helps `core.giving_way`'s.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
 
 from jupyterhub_gpuworkshop.core.errors import HubError
 from jupyterhub_gpuworkshop.core.giving_way import who_gives_way
@@ -21,34 +18,18 @@ from jupyterhub_gpuworkshop.core.idle_servers import (
     is_nearly_due,
     observe_server,
 )
-from jupyterhub_gpuworkshop.core.leases import Lease, LeaseState
+from jupyterhub_gpuworkshop.core.leases import Lease
 from jupyterhub_gpuworkshop.core.notices import NoticeKind
 from jupyterhub_gpuworkshop.core.wire import EventKind, Refusal
 from jupyterhub_gpuworkshop.service.monitor import Monitor
 from jupyterhub_gpuworkshop.service.pause import Pause
 from jupyterhub_gpuworkshop.service.rules import Rules
 
+from .ends import ServerEnds
 from .signals import ServerSignals
 from .telling import Judged, ServerTeller, subject_of
 
 _LOG = logging.getLogger(__name__)
-_SECONDS_TO_END = 120.0
-"""A spawner that has to kill what it stops may take half a minute, an engine more."""
-
-
-class StopsServers(Protocol):
-    """The hub."""
-
-    async def stop_server(self, user: str, server: str) -> None:
-        """Stop a server; raise a HubError where that is refused."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Stop:
-    """A server that is being stopped."""
-
-    judged: Judged
-    task: "asyncio.Task[None]"
 
 
 class IdleServers:
@@ -57,7 +38,7 @@ class IdleServers:
     Args:
         monitor: has the last picture.
         signals: the rest of what is known of servers.
-        hub: stops servers.
+        ends: has servers stopped.
         rules: the organiser's.
         teller: says what was done.
         why_not_act: says why another is to act, in a sentence; empty where we may.
@@ -72,7 +53,7 @@ class IdleServers:
         self,
         monitor: Monitor,
         signals: ServerSignals,
-        hub: StopsServers,
+        ends: ServerEnds,
         rules: Rules,
         teller: ServerTeller,
         *,
@@ -82,7 +63,7 @@ class IdleServers:
         self.servers: Mapping[str, Judged] = {}
         self._monitor = monitor
         self._signals = signals
-        self._hub = hub
+        self._ends = ends
         self._rules = rules
         self._teller = teller
         self._why_not_act = why_not_act
@@ -91,7 +72,6 @@ class IdleServers:
         self._watches: dict[str, ServerWatch] = {}
         self._said: dict[str, float] = {}
         self._served: set[Refusal] = set()
-        self._stopping: dict[str, _Stop] = {}
         self._pauses: dict[str, Pause] = {}
         self._hub_pause = Pause()
 
@@ -120,13 +100,6 @@ class IdleServers:
                 await self._say(self.servers[lease_id])
             return
         await self._look_again_and_stop(due)
-
-    async def close(self) -> None:
-        """Let go of what is under way: the hub stops a server, or it does not."""
-        tasks = [stop.task for stop in self._stopping.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _look(self) -> None:
         """Take in the last snapshot, and decide anew."""
@@ -169,7 +142,7 @@ class IdleServers:
             for lease_id, watch in self._watches.items()
             if now >= self._hub_pause.until
             and is_nearly_due(watch, rules)
-            and lease_id not in self._stopping
+            and lease_id not in self._ends.under_way
             and self._pauses.get(lease_id, Pause()).until <= now
         ]
         given_at = self._monitor.notices.given_at
@@ -182,7 +155,11 @@ class IdleServers:
         return who_gives_way(
             self._signals.refusals(),
             candidates,
-            [x for x in self._monitor.snapshot.leases if x.id not in self._stopping],
+            [
+                x
+                for x in self._monitor.snapshot.leases
+                if x.id not in self._ends.under_way
+            ],
             inventory=self._monitor.snapshot.inventory,
             uses=self._monitor.device_uses,
             rules=self._rules.placement(),
@@ -208,7 +185,7 @@ class IdleServers:
             # Of a dry run nobody is told, nor held to what was told before it.
             and not self._rules.idle().dry_run
         ]
-        ending = [stop.judged.lease for stop in self._stopping.values()]
+        ending = self._ends.under_way.values()
         self._monitor.notices.keep_only(
             NoticeKind.SERVER_IDLE, {subject_of(lease) for lease in (*told, *ending)}
         )
@@ -217,7 +194,7 @@ class IdleServers:
         readings = {
             lease_id: watch.reading
             for lease_id, watch in self._watches.items()
-            if watch.reading is not None and lease_id not in self._stopping
+            if watch.reading is not None and lease_id not in self._ends.under_way
         }
         to_be_asked = self._signals.to_be_asked(readings, self._rules.idle())
         await self._signals.ask([self.servers[x].lease for x in to_be_asked])
@@ -234,7 +211,7 @@ class IdleServers:
             lease_id
             for lease_id, judged in self.servers.items()
             if judged.decision.kind is ServerDecisionKind.STOP
-            and lease_id not in self._stopping
+            and lease_id not in self._ends.under_way
         ]
 
     async def _say(self, judged: Judged) -> None:
@@ -270,17 +247,14 @@ class IdleServers:
                 _LOG.info("The server of %s is kept: %s", judged.lease.owner, why)
 
     def _begin(self, judged: Judged, looked_at: float) -> None:
-        task = asyncio.ensure_future(self._stop(judged, looked_at))
-        self._stopping[judged.lease.id] = _Stop(judged, task)
-        task.add_done_callback(lambda done: self._ended(judged, done))
+        self._ends.begin(
+            judged.lease,
+            self._stop(judged, looked_at),
+            lambda: self._pause(judged.lease),
+        )
 
-    def _ended(self, judged: Judged, task: "asyncio.Task[None]") -> None:
-        self._stopping.pop(judged.lease.id, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _LOG.error(
-                "Stopping the server of %s failed", judged.lease.owner, exc_info=error
-            )
-            self._pauses.setdefault(judged.lease.id, Pause()).lengthen(self._clock())
+    def _pause(self, lease: Lease) -> float:
+        return self._pauses.setdefault(lease.id, Pause()).lengthen(self._clock())
 
     async def _stop(self, judged: Judged, looked_at: float) -> None:
         lease = judged.lease
@@ -288,7 +262,7 @@ class IdleServers:
             self._served.add(judged.refusal)
         window_seconds = time.monotonic() - looked_at
         try:
-            await self._hub.stop_server(lease.user, lease.server)
+            why_not = await self._ends.stop(lease)
         except HubError as error:
             if judged.refusal is not None:
                 self._served.discard(judged.refusal)
@@ -297,30 +271,10 @@ class IdleServers:
             await self._failed(judged, f"It was not stopped: {error}.", seconds)
             return
         self._hub_pause = Pause()
-        why_not = await self._why_not_gone(lease)
         if why_not:
-            pause = self._pauses.setdefault(lease.id, Pause())
-            await self._failed(judged, why_not, pause.lengthen(self._clock()))
+            await self._failed(judged, why_not, self._pause(lease))
             return
         await self._teller.stopped(judged, window_seconds)
-
-    async def _why_not_gone(self, lease: Lease) -> str:
-        """Wait for the lease to be released; say why it was not, or nothing."""
-        until = self._clock() + _SECONDS_TO_END
-        while self._clock() < until:
-            await self._monitor.newer_than(self._monitor.rounds)
-            now = {x.id: x for x in self._monitor.snapshot.leases}.get(lease.id)
-            if now is None:
-                return ""
-            if now.state is LeaseState.QUARANTINED:
-                return (
-                    "The hub stopped it, yet a process of it has not ended: its share "
-                    "is held back."
-                )
-        return (
-            "The hub was asked to stop it and did not refuse; its share has not been "
-            "given back."
-        )
 
     async def _failed(self, judged: Judged, why: str, pause_seconds: float) -> None:
         await self._teller.record(

@@ -1,4 +1,4 @@
-"""Saying what is done to an idle server: to its attendee, the log and the history.
+"""Saying what is done to a server: to its attendee, the log and the history.
 
 Owns the sentences and the readings that go with each event about a server. An attendee
 never reads who waits for the share.
@@ -6,10 +6,11 @@ never reads who waits for the share.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from jupyterhub_gpuworkshop.core.asking import Asker
 from jupyterhub_gpuworkshop.core.idle_servers import ServerDecision, ServerWatch
 from jupyterhub_gpuworkshop.core.leases import Lease
 from jupyterhub_gpuworkshop.core.notices import NoticeKind
@@ -92,19 +93,20 @@ class ServerTeller:
             judged.decision.reason,
             window_ms=round(1000 * window_seconds, 1),
         )
-        lease = judged.lease
+        self._tell_that_it_is_stopped(judged.lease, judged.decision.reason)
+
+    async def stopped_for(self, lease: Lease, asked: Asker) -> None:
+        """Say that a server was stopped since somebody asked for it."""
+        reason = f"{asked.at_the_beginning} stopped it."
+        await self._record_asked(EventKind.SERVER_STOPPED, lease, asked, reason)
         self._notices.withdraw(subject_of(lease))
-        at = datetime.fromtimestamp(self._wall(), tz=timezone.utc).astimezone()
-        self._notices.give(
-            NoticeKind.SERVER_STOPPED,
-            user=lease.user,
-            server=lease.server,
-            text=(
-                f"{_name(lease)} was stopped at {at:%H:%M}, and its GPU share given "
-                f"back. {judged.decision.reason} Your files are kept; start it again "
-                "when you need it."
-            ),
-        )
+        if not asked.is_own:
+            self._tell_that_it_is_stopped(lease, reason)
+
+    async def not_stopped_for(self, lease: Lease, asked: Asker, why: str) -> None:
+        """Say that it was not, or that its share is not given back."""
+        reason = f"{asked.at_the_beginning} wanted it stopped. {why}"
+        await self._record_asked(EventKind.SERVER_STOP_FAILED, lease, asked, reason)
 
     async def record(
         self,
@@ -118,14 +120,6 @@ class ServerTeller:
         answer = reading.answer if reading is not None else None
         notice = self._notices.about(subject_of(lease))
         waits = judged.refusal
-        _LOG.log(
-            logging.WARNING if kind is EventKind.SERVER_STOP_FAILED else logging.INFO,
-            "%s: the server of %s on %s: %s",
-            kind.value,
-            lease.owner,
-            ", ".join(lease.uuids),
-            reason,
-        )
         details: dict[str, str | int | float | bool | None] = {
             "lease_id": lease.id,
             "share": lease.share,
@@ -139,6 +133,46 @@ class ServerTeller:
         }
         if waits is not None:
             details[ORGANISERS_DETAIL] = f"{waits.user} waits for {waits.share}"
+        await self._add(kind, lease, reason, details)
+
+    def _tell_that_it_is_stopped(self, lease: Lease, why: str) -> None:
+        self._notices.withdraw(subject_of(lease))
+        at = datetime.fromtimestamp(self._wall(), tz=timezone.utc).astimezone()
+        self._notices.give(
+            NoticeKind.SERVER_STOPPED,
+            user=lease.user,
+            server=lease.server,
+            text=(
+                f"{_name(lease)} was stopped at {at:%H:%M}, and its GPU share given "
+                f"back. {why} Your files are kept; start it again when you need it."
+            ),
+        )
+
+    async def _record_asked(
+        self, kind: EventKind, lease: Lease, asked: Asker, reason: str
+    ) -> None:
+        details: dict[str, str | int | float | bool | None] = {
+            "lease_id": lease.id,
+            "share": lease.share,
+            "by": asked.name,
+        }
+        await self._add(kind, lease, reason, details)
+
+    async def _add(
+        self,
+        kind: EventKind,
+        lease: Lease,
+        reason: str,
+        details: Mapping[str, str | int | float | bool | None],
+    ) -> None:
+        _LOG.log(
+            logging.WARNING if kind is EventKind.SERVER_STOP_FAILED else logging.INFO,
+            "%s: the server of %s on %s: %s",
+            kind.value,
+            lease.owner,
+            ", ".join(lease.uuids) or "no device",
+            reason,
+        )
         await self._history.add(
             Event(
                 at=self._wall(),

@@ -101,23 +101,15 @@ class _AskHandler(RefusingHandler):
         self._acts = acts
         self._endings = endings
 
-    def _which_server(self) -> tuple[str | None, str | None]:
-        """Return whose kernel is meant, where the query says so."""
-        query = self.request.query_arguments
-        return (
-            self.get_query_argument("user") if "user" in query else None,
-            self.get_query_argument("server") if "server" in query else None,
-        )
-
 
 class KernelHandler(_AskHandler):
     """``GET api/v1/kernels/ID``: why it was or was not reclaimed."""
 
     def get(self, kernel_id: str) -> None:
         """Write all readings, the rules, the notice and the last events."""
-        viewer, user = self.viewer, self._which_server()[0]
+        viewer, user = self.viewer, self.which_server()[0]
         try:
-            owner = self._acts.kernel(viewer, kernel_id, *self._which_server())
+            owner = self._acts.kernel(viewer, kernel_id, *self.which_server())
         except NothingThere:
             owner = None
         of_user = user if viewer.is_organiser else viewer.attendee
@@ -168,7 +160,7 @@ class PinHandler(_ActHandler):
 
     async def post(self, kernel_id: str) -> None:
         """Pin a kernel."""
-        owner = self._acts.kernel(self.viewer, kernel_id, *self._which_server())
+        owner = self._acts.kernel(self.viewer, kernel_id, *self.which_server())
         seconds = check_pin_seconds(self.read_body("seconds")["seconds"])
         done = await self._acts.pin(self.viewer, owner, seconds)
         pin = self._monitor.pins.of(owner)
@@ -176,7 +168,7 @@ class PinHandler(_ActHandler):
 
     async def delete(self, kernel_id: str) -> None:
         """Lift a pin."""
-        owner = self._acts.kernel(self.viewer, kernel_id, *self._which_server())
+        owner = self._acts.kernel(self.viewer, kernel_id, *self.which_server())
         self._say(await self._acts.unpin(self.viewer, owner))
 
 

@@ -39,6 +39,14 @@ class RefusingHandler(ApiHandler):
         if not isinstance(value, ActRefused):
             super().log_exception(typ, value, tb)
 
+    def which_server(self) -> tuple[str | None, str | None]:
+        """Return whose kernel is meant, where the query says so."""
+        query = self.request.query_arguments
+        return (
+            self.get_query_argument("user") if "user" in query else None,
+            self.get_query_argument("server") if "server" in query else None,
+        )
+
 
 @stream_request_body
 class BodyHandler(RefusingHandler):

@@ -31,7 +31,10 @@ from .acts_api import (
     MemoryHandler,
     PinHandler,
 )
+from .announcement_api import AnnouncementHandler
 from .api import EventsHandler, HealthHandler, SnapshotHandler
+from .asked_api import NoticeHandler, ReclaimHandler, StopHandler
+from .locked_api import LockedHandler, UnlockHandler
 from .metrics import MetricsHandler
 from .page_acts import (
     DrainFormHandler,
@@ -85,7 +88,15 @@ def _routes(service: "GpuService", parts: "Parts") -> _Routes:
         "endings": parts.endings,
     }
     working = {"auth": auth, "folder": parts.rules.workshop.material.archives}
+    announcing = {"auth": auth, "announcing": parts.announcing}
+    unlocking = {"auth": auth, "locked_out": parts.locked_out}
     asking = {**acting, "history": history, "rules": parts.rules}
+    asked = {
+        "auth": auth,
+        "acts": parts.acts,
+        "asked": parts.asked,
+        "stops": parts.stopping.asked,
+    }
     measuring = {"auth": auth, "monitor": monitor, "history": history}
     return [
         ("", PageHandler, {"auth": auth}),
@@ -100,15 +111,21 @@ def _routes(service: "GpuService", parts: "Parts") -> _Routes:
         ("oauth_callback", HubOAuthCallbackHandler, {}),
         ("health", HealthHandler, {"monitor": monitor}),
         ("metrics", MetricsHandler, {**measuring, "rules": parts.rules}),
-        ("link", LinkHandler, {"hub": monitor, "secret": service.link_secret}),
+        ("link", LinkHandler, {"hub": parts.exchange, "secret": service.link_secret}),
         ("api/v1/snapshot", SnapshotHandler, {"auth": auth, "monitor": monitor}),
         ("api/v1/events", EventsHandler, {"auth": auth, "history": history}),
         ("api/v1/kernels/([^/]+)", KernelHandler, asking),
         ("api/v1/kernels/([^/]+)/pin", PinHandler, asking),
+        ("api/v1/kernels/([^/]+)/reclaim", ReclaimHandler, asked),
+        ("api/v1/leases/([^/]+)/stop", StopHandler, asked),
+        ("api/v1/attendees/([^/]+)/notice", NoticeHandler, asked),
         ("api/v1/devices/([^/]+)/memory", MemoryHandler, asking),
         ("api/v1/devices/([^/]+)/drain", DrainHandler, asking),
         ("api/v1/holders/([^/]+)/end", EndHandler, asking),
         ("api/v1/forget", ForgetHandler, asking),
+        ("api/v1/announcement", AnnouncementHandler, announcing),
+        ("api/v1/locked", LockedHandler, unlocking),
+        ("api/v1/attendees/([^/]+)/unlock", UnlockHandler, unlocking),
         ("plots/device.json", DevicePlotHandler, {"auth": auth, "plots": Plots()}),
         (r"plots/bokeh-([^/]+)\.min\.js", BokehHandler, {"script": BokehScript()}),
         ("static/[0-9a-f]+/(.*)", VersionedFileHandler, {"path": str(STATIC_FOLDER)}),
