@@ -11,6 +11,7 @@ import requests
 from jinja2 import Environment
 from jupyterhub.user import User
 
+from jupyterhub_gpuworkshop.core.announcements import Announcement
 from jupyterhub_gpuworkshop.core.notices import Notice, NoticeKind
 from jupyterhub_gpuworkshop.core.wire import REPLY, REPORT, Reply
 from jupyterhub_gpuworkshop.hub.banner import Banner
@@ -35,6 +36,10 @@ def _notice(number=0, user="ann", text="Your kernel is idle.", **more):
     )
 
 
+def _announced(text="Doors open at 10.", until=None):
+    return (Announcement(text=text, at=0.0, until=until, by="olga"),)
+
+
 class _Attendee(User):
     def __init__(self, name):
         self.orm_user = SimpleNamespace(name=name, admin=False)
@@ -54,7 +59,9 @@ class _Hub:
         self.tornado_application = SimpleNamespace(
             settings={"template_vars": variables, "log_function": self.logged.append}
         )
-        self.banner = Banner(changed=self._changed, clock=lambda: self.now)
+        self.banner = Banner(
+            changed=self._changed, clock=lambda: self.now, wall=lambda: 1e9 + self.now
+        )
         self.banner.install(self, "gpus")
 
     def _changed(self):
@@ -187,6 +194,51 @@ def test_notices_of_a_service_that_is_silent_stand_for_a_minute():
     assert hub.page() == ""
     hub.banner.hear((_notice(),))
     assert "idle" in hub.page()
+
+
+def test_what_is_announced_is_for_everybody_also_before_they_log_in():
+    hub = _Hub()
+    hub.banner.announce(_announced())
+    service = SimpleNamespace(name="robots", kind="service", admin=False)
+    for page in (hub.page("ann"), hub.page(""), hub.page(user=service)):
+        assert page == "Doors open at 10."
+    assert (hub.banner.seen, hub.changes) == ((), 0)
+    hub.banner.announce(())
+    assert hub.page("ann") == hub.page("") == ""
+
+
+def test_an_announcement_stands_above_ones_own_notices_and_beside_the_admins():
+    hub = _Hub(
+        announcement="Lunch", announcement_login=lambda user: "Cards at the desk"
+    )
+    hub.banner.announce(_announced())
+    hub.banner.hear((_notice(),))
+    assert hub.page() == (
+        "Doors open at 10.<hr>Your kernel is idle.<br>"
+        '<a href="/services/gpus/">Your GPU share</a><hr>Lunch'
+    )
+    assert hub.banner.seen == ("ann-0",)
+    assert hub.page("") == "Doors open at 10.<hr>Lunch"
+    assert hub.page("", of="login") == "Doors open at 10.<hr>Cards at the desk"
+
+
+def test_every_word_of_an_announcement_is_escaped_and_its_lines_are_kept():
+    hub = _Hub()
+    hub.banner.announce(_announced("<script>1</script> \"a\" & 'b'\n{{ 7 * 7 }}"))
+    assert hub.page("") == (
+        "&lt;script&gt;1&lt;/script&gt; &quot;a&quot; &amp; &#x27;b&#x27;"
+        "<br>{{ 7 * 7 }}"
+    )
+
+
+def test_an_announcement_ends_by_its_time_however_silent_the_service_is():
+    hub = _Hub()
+    hub.banner.announce(_announced(until=1e9 + 600))
+    hub.banner.hear((_notice(),))
+    hub.now = 599.0
+    assert hub.page() == "Doors open at 10.", "notices are void by now, this is not"
+    hub.now = 600.0
+    assert hub.page() == ""
 
 
 class _Service:
