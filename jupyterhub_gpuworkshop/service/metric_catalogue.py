@@ -117,8 +117,8 @@ TOTALS = (
     _gauge(
         "waiting",
         (),
-        "How many servers were refused a share and have not been granted one since. "
-        "Absent while the hub does not report.",
+        "How many servers were refused a share in the last 15 minutes and have not been "
+        "granted one since. Absent while the hub does not report.",
     ),
     _gauge(
         "device_up",

@@ -4,9 +4,12 @@ Owns who is shown what: the totals for everybody who may look, attendees by name
 organisers alone, and only where the workshop file asks for that.
 """
 
+from collections.abc import Callable
+
 from jupyterhub.services.auth import HubOAuth
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from jupyterhub_gpuworkshop import __version__
 from jupyterhub_gpuworkshop.service.history import History
@@ -50,6 +53,14 @@ class MetricsHandler(ApiHandler):
         # Of its own: the global one would add this process's numbers.
         registry = CollectorRegistry(auto_describe=False)
         registry.register(Metrics(facts, by_attendee=by_attendee))
-        encode, content_type = choose_encoder(self.request.headers.get("Accept", ""))
+        encode, content_type = _encoder(self.request.headers.get("Accept", ""))
         self.set_header("Content-Type", content_type)
         self.finish(encode(registry))
+
+
+def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):
+        # It compares the version that is asked for without seeing that it is none.
+        return choose_encoder("")
