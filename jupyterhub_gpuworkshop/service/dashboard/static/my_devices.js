@@ -101,7 +101,7 @@ function updateLoad(node, device, [used, busy, heat, power], own) {
     const place = node.querySelector(`.${name}`);
     if (place) text(place, value);
   };
-  set("busy", percent(busy));
-  set("heat", number(heat, "°C", { width: 3 }));
-  set("power", number(power, "W", { width: 4 }));
+  set("busy", percent(busy).trim());
+  set("heat", number(heat, "°C"));
+  set("power", number(power, "W"));
 }

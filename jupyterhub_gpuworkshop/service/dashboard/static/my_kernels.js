@@ -89,7 +89,8 @@ function updateKernel(node, kernel, may) {
   attr(part("badge"), "data-state", paused ? "paused" : kernel.state);
   text(part("memory"), memoryOf(kernel, paused));
   text(part("follows"), kernel.verdict);
-  attr(part("follows"), "hidden", !kernel.verdict);
+  // Where it is kept, until when stands below, in the time of who looks.
+  attr(part("follows"), "hidden", !kernel.verdict || kernel.pinned);
   const acts = kernel.acts_at;
   attr(part("acts"), "hidden", acts === null);
   if (acts !== null) text(part("acts"), say("attendee.acts_at", { at: clock(acts) }));
@@ -146,26 +147,35 @@ function pathOf(kernel, ...more) {
 function askToFree(kernel, button) {
   const isBusy = kernel.state === "busy";
   const mayPause = !isBusy && !kernel.why_not_pause;
-  const lines = [say("attendee.free_held", { size: size(kernel.memory_bytes) })];
-  if (isBusy) lines.push(say("attendee.free_busy"));
-  else if (!mayPause) lines.push(say("attendee.free_no_pause", { why: kernel.why_not_pause }));
-  else lines.push(say("attendee.free_pause"));
-  lines.push(say("attendee.free_lost"));
-  const actions = [...(mayPause ? ["park"] : []), "restart", "stop_kernel"];
+  const whyNot = isBusy
+    ? say("attendee.free_busy")
+    : kernel.why_not_pause && say("attendee.free_no_pause", { why: kernel.why_not_pause });
+  const option = (value, hint, disabled = false) => ({
+    value,
+    label: say(`attendee.free_${value}`),
+    hint,
+    disabled,
+  });
   return act({
     path: pathOf(kernel, "reclaim"),
-    body: (values) => ({ action: values.action }),
+    body: ({ action }) => ({ action }),
     button,
     confirm: {
       title: say("attendee.free_title", { name: nameOf(kernel) }),
-      lines,
+      lines: [
+        say("attendee.free_held", { size: size(kernel.memory_bytes) }),
+        ...(isBusy ? [say("attendee.free_works")] : []),
+      ],
       fields: [
         {
           name: "action",
           label: say("attendee.free_how"),
-          type: "select",
-          value: actions[0],
-          options: actions.map((value) => ({ value, label: say(`attendee.free_${value}`) })),
+          type: "radio",
+          options: [
+            option("park", whyNot || say("attendee.free_park_hint"), !mayPause),
+            option("restart", say("attendee.free_restart_hint")),
+            option("stop_kernel", say("attendee.free_stop_kernel_hint")),
+          ],
         },
       ],
       yes: say("attendee.free_yes"),
