@@ -116,7 +116,7 @@ class LookHandler(GuardedHandler):
                 # Another host's would be an image of elsewhere.
                 logo="" if auth.hub_host else f"{hub}logo",
                 viewer=viewer,
-                words=words_of("common", words) if words else {},
+                words=words_of("common", "events", "plot", words) if words else {},
                 page={
                     "prefix": prefix,
                     "hub": hub,

@@ -53,7 +53,8 @@ export function url(parts, query = {}) {
  * Do something that somebody pressed a button for: ask, call, tell.
  *
  * `confirm`, where there is something to ask: `{title, lines: [..], yes, danger, fields}`.
- * A field is `{name, label, type: "textarea"|"text"|"select"|"check", value, options, required, maxlength, hint}`;
+ * A field is `{name, label, type, value, options, required, maxlength, hint}`, its type one of
+ * "textarea", "text", "select", "check" and "radio" (whose options have hints, too);
  * `body` may be a function of their values.
  * Returns whether it was done.
  */
@@ -103,11 +104,12 @@ export function ask({ title, lines = [], yes, danger = false, fields = [] }) {
     });
     document.body.append(dialog);
     dialog.showModal();
-    (dialog.querySelector("textarea, input, select") ?? leave).focus();
+    (dialog.querySelector("textarea, select, input:checked, input") ?? leave).focus();
   });
 }
 
 function fieldOf(field, inputs) {
+  if (field.type === "radio") return choiceOf(field, inputs);
   const id = `field-${field.name}`;
   const common = { id, name: field.name, required: field.required, maxlength: field.maxlength };
   let input;
@@ -127,4 +129,20 @@ function fieldOf(field, inputs) {
   const hint = el("p", { id: `${id}-hint`, class: "note", text: field.hint });
   input.setAttribute("aria-describedby", hint.id);
   return el("div", { class: "field" }, label, input, hint);
+}
+
+function choiceOf(field, inputs) {
+  const group = el("fieldset", { class: "field" }, el("legend", { text: field.label }));
+  const first = field.options.find((option) => !option.disabled);
+  const radios = field.options.map(({ value, label, hint, disabled }, index) => {
+    const id = `field-${field.name}-${index}`;
+    const input = el("input", { type: "radio", id, name: field.name, value, disabled });
+    input.checked = value === first?.value;
+    const told = el("p", { id: `${id}-hint`, class: "note", text: hint });
+    input.setAttribute("aria-describedby", told.id);
+    group.append(el("div", { class: "choice" }, input, el("label", { for: id, text: label }), told));
+    return input;
+  });
+  inputs.set(field.name, () => radios.find((radio) => radio.checked)?.value);
+  return group;
 }

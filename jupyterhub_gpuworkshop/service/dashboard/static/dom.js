@@ -65,19 +65,18 @@ const LISTS = new WeakMap();
  * Nodes stay the same while their key does, so focus and selection stay, too; a node
  * is only moved where the order has changed. `make(item, key)` returns a new node, and
  * `update(node, item, key)` is called for each item whose object is another one than
- * last time (pass `always` where something else has changed, too).
+ * last time (pass `always` where something else has changed, too). `after` is a child that
+ * stays in front of the list.
  */
-export function keyed(parent, items, { key, make, update, always = false }) {
+export function keyed(parent, items, { key, make, update, always = false, after = null }) {
   let kept = LISTS.get(parent);
   if (!kept) LISTS.set(parent, (kept = new Map()));
+  const focused = parent.contains(document.activeElement) ? document.activeElement : null;
   const found = new Map();
   for (const item of items) {
     const name = String(key(item));
     if (found.has(name)) continue;
-    let entry = kept.get(name);
-    if (!entry) {
-      entry = { node: make(item, name), item: undefined };
-    }
+    const entry = kept.get(name) ?? { node: make(item, name), item: undefined };
     if (always || entry.item !== item) update?.(entry.node, item, name);
     entry.item = item;
     found.set(name, entry);
@@ -85,12 +84,16 @@ export function keyed(parent, items, { key, make, update, always = false }) {
   for (const [name, entry] of kept) {
     if (!found.has(name)) leave(parent, entry.node);
   }
-  let next = parent.firstElementChild;
+  let next = after ? after.nextElementSibling : parent.firstElementChild;
   for (const { node } of found.values()) {
     if (node === next) next = next.nextElementSibling;
     else parent.insertBefore(node, next);
   }
   LISTS.set(parent, found);
+  // A node that is moved loses it.
+  if (focused?.isConnected && focused !== document.activeElement) {
+    focused.focus({ preventScroll: true });
+  }
 }
 
 /** Remove a node; focus that was in it goes to what is around it, not to the top. */

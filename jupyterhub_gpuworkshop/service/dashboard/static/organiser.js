@@ -1,5 +1,133 @@
-// The organiser's page.
+// The organiser's page: takes the messages, and has each part draw what has changed.
 
-import { live } from "./live.js";
+import { Asks } from "./asks.js";
+import { drawCards, drawTick, readings } from "./cards.js";
+import { attr, clock, el, percent, say, sizeOf, text } from "./dom.js";
+import { Events } from "./events.js";
+import { live, now } from "./live.js";
+import { drawNeeds } from "./needs.js";
+import { People } from "./people.js";
+import { Room } from "./room.js";
 
-live("organiser", {});
+const room = new Room();
+const at = (id) => document.getElementById(id);
+const ask = new Asks(room);
+const people = new People(room, ask, now);
+const events = new Events(at("events"), room, { more: at("events-more"), none: at("events-none") });
+let plots = null;
+let pending = new Set();
+
+events.offerKinds(at("events-kinds"));
+at("announce").addEventListener("click", (event) => ask.announce(event.currentTarget));
+
+function look(user) {
+  people.lookFor(user);
+}
+
+const DRAW = {
+  devices() {
+    drawCards(at("devices"), room, { ask, look });
+    const none = at("devices-none");
+    none.hidden = room.devices.length > 0 || !room.hasDevices;
+    text(none, say("organiser.no_devices", { why: room.whyNone || say("organiser.not_looked") }));
+    at("devices-key").hidden = room.devices.length === 0;
+    plots?.(at("devices"));
+  },
+  tick() {
+    drawTick(at("devices"), room, { look });
+    total();
+  },
+  needs() {
+    drawNeeds(at("needs"), at("needs-none"), room, { ask, look, people });
+  },
+  people() {
+    people.draw();
+  },
+  events() {
+    events.draw();
+  },
+  announcement,
+};
+
+function total() {
+  let used = 0;
+  let all = 0;
+  let busy = 0;
+  let known = 0;
+  room.devices.forEach((device, index) => {
+    const reading = readings(room, index);
+    if (reading.memory === null) return;
+    used += reading.memory;
+    all += device.memory_total_bytes;
+    busy += reading.busy ?? 0;
+    known += 1;
+  });
+  const words = known
+    ? say("organiser.total", { size: sizeOf(used, all), busy: percent(busy / known) })
+    : "";
+  text(at("room-total"), words);
+}
+
+function announcement() {
+  const shown = at("announcement");
+  const told = room.announcement;
+  const key = told ? `${told.text}\n${told.until}\n${told.by}` : "";
+  shown.hidden = !told;
+  if (shown.dataset.key === key) return;
+  attr(shown, "data-key", key);
+  if (!told) {
+    shown.replaceChildren();
+    return;
+  }
+  const until = told.until
+    ? say("organiser.announced_until", { at: clock(told.until, { seconds: false }), by: told.by })
+    : say("organiser.announced", { by: told.by });
+  const down = el("button", { type: "button", text: say("organiser.take_down") });
+  down.addEventListener("click", () => ask.takeDown(down));
+  shown.replaceChildren(el("p", { class: "text", text: told.text }), el("p", { class: "note", text: until }), down);
+}
+
+/** Draw once a frame, however many messages came. */
+function draw(...parts) {
+  if (!pending.size) requestAnimationFrame(drawPending);
+  for (const part of parts) pending.add(part);
+}
+
+function drawPending() {
+  const parts = pending;
+  pending = new Set();
+  for (const part of parts) DRAW[part]();
+}
+
+live("organiser", {
+  devices(message) {
+    room.takeDevices(message);
+    room.hasDevices = true;
+    draw("devices", "needs", "people", "events");
+  },
+  tick(message) {
+    room.tick = message;
+    plots?.tick(message, room.devices);
+    draw("tick");
+  },
+  room(message) {
+    room.takeRoom(message);
+    draw("devices", "needs", "people", "events", "announcement");
+  },
+});
+
+// What only time changes: how long something has been idle.
+setInterval(() => {
+  if (!document.hidden) people.age();
+}, 1000);
+
+import("./plot.js").then(
+  (module) => {
+    plots = module.plots;
+    at("devices-title").after(plots.picker());
+    plots(at("devices"));
+  },
+  () => {
+    // Without plots the figures are there still.
+  },
+);
