@@ -1,4 +1,4 @@
-"""Write the reference pages that come from the code: workshop file, caps, errors.
+"""Write the reference pages that come from the code: workshop file, caps, metrics.
 
 Owns how they read as Markdown. What they say comes from the code itself, so that the
 pages cannot fall behind it. It needs no Sphinx.
@@ -15,6 +15,11 @@ from jupyterhub_gpuworkshop.core.caps import framework_variables, lease_variable
 from jupyterhub_gpuworkshop.core.enforcement import HardCap, limits_in_force
 from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice
 from jupyterhub_gpuworkshop.core.units import GIB, MIB, format_size
+from jupyterhub_gpuworkshop.service.metric_catalogue import (
+    BY_ATTENDEE,
+    TOTALS,
+    Described,
+)
 from jupyterhub_gpuworkshop.tools.doctor.catalogue import AREAS, CHECKS
 from jupyterhub_gpuworkshop.workshop import Workshop
 
@@ -190,6 +195,33 @@ def doctor() -> str:
     return "\n".join(parts)
 
 
+def metrics() -> str:
+    """Return every metric, those that name attendees apart."""
+    return "\n".join(
+        [
+            "## For everybody who may look",
+            "",
+            *_metric_rows(TOTALS),
+            "",
+            "## By attendee",
+            "",
+            "For tokens of organisers alone, where `metrics.by_attendee` of the "
+            "workshop file is true. The leases of one server are added up.",
+            "",
+            *_metric_rows(BY_ATTENDEE),
+            "",
+        ]
+    )
+
+
+def _metric_rows(described: tuple[Described, ...]) -> Iterator[str]:
+    yield "| metric | kind | labels | what it says |"
+    yield "| --- | --- | --- | --- |"
+    for metric in described:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        yield f"| `{metric.name}` | {metric.kind.value} | {labels} | {metric.help} |"
+
+
 def write_all() -> None:
     """Write the pages for Sphinx to include."""
     GENERATED.mkdir(parents=True, exist_ok=True)
@@ -199,6 +231,7 @@ def write_all() -> None:
         "limits": limits,
         "errors": error_tree,
         "doctor": doctor,
+        "metrics": metrics,
     }
     for name, make in pages.items():
         (GENERATED / f"{name}.md").write_text(make(), "utf-8")
