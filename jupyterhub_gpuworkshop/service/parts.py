@@ -17,6 +17,8 @@ from .acts import Acts
 from .announcement import Announcing
 from .asked_acts import AskedActs
 from .credentials import hub_auth
+from .dashboard.feed import Feed
+from .dashboard.messages import Messages
 from .ending import Endings
 from .exchange import Exchange
 from .history import History
@@ -33,6 +35,7 @@ from .only_one import OnlyOne
 from .parking.moving import Mover
 from .parking.parked import Parking
 from .parking.returning import Returns
+from .pulse import PULSE_SECONDS, Pulses
 from .reaper import Reaper
 from .sampler import ChildSampler, sampler_command
 from .servers import Servers
@@ -75,6 +78,7 @@ class Parts:
             ChildSampler(sampler_command(gpus.source, gpus.simulated_dir)),
             pause_seconds=workshop.monitor.interval,
         )
+        self.pulses = Pulses(self.gpus)
         self.host = Host()
         self.monitor = Monitor(
             self.gpus,
@@ -88,6 +92,7 @@ class Parts:
             why_not_act=self.only_one.why_not,
         )
         self._build_what_acts(service.parent_pid)
+        self._build_feed()
 
     def _build_what_acts(self, parent_pid: int) -> None:
         why_not_act = self.only_one.why_not
@@ -133,6 +138,17 @@ class Parts:
         )
         self.exchange = Exchange(self.monitor, self.announcing, self.locked_out)
 
+    def _build_feed(self) -> None:
+        messages = Messages(
+            self.monitor,
+            self.pulses,
+            self.history,
+            self.rules,
+            locked=lambda: self.locked_out.locked,
+            announcement=lambda: self.announcing.announcement,
+        )
+        self.feed = Feed(messages, self.monitor, self.pulses)
+
     def _build_parking(self) -> None:
         gpus = self.rules.workshop.gpus
         mover = Mover(open_parker(gpus.source, simulated_dir=gpus.simulated_dir))
@@ -165,6 +181,7 @@ class Parts:
         interval_seconds = self.rules.workshop.monitor.interval
         await asyncio.gather(
             loop("Looking", self.monitor.tick, interval_seconds),
+            loop("Glancing", self.pulses.step, PULSE_SECONDS),
             loop("Setting hard limits", self.hard_caps.step, interval_seconds),
             loop("Being the only one", self.be_the_only_one, interval_seconds),
             loop("Taking memory back", self.reaper.step, 0.0),
@@ -185,12 +202,14 @@ class Parts:
 
     async def close(self) -> None:
         """Let go of everything: first of what acts, last of what it is read from."""
+        await self.feed.close()
         await self.actor.close()
         await self.endings.close()
         await self.returns.close()
         await self.stopping.close()
         await self.notes.close()
         await self.monitor.close()
+        await self.pulses.close()
         await self.gpus.close()
         await self.history.flush()
         self.servers.close()

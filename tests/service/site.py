@@ -43,7 +43,7 @@ def parts_of(world, **more):
 def no_parts(**given):
     """Return parts of which only those given are there."""
     known = ("rules", "monitor", "history", "acts", "endings")
-    others = ("announcing", "locked_out", "exchange", "asked")
+    others = ("announcing", "locked_out", "exchange", "asked", "feed")
     nothing = dict.fromkeys((*known, *others))
     nothing["stopping"] = SimpleNamespace(asked=None)
     return SimpleNamespace(**{"auth": HubOAuth.instance(), **nothing, **given})

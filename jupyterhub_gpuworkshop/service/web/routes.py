@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jupyterhub.services.auth import HubOAuthCallbackHandler
 from tornado.web import Application, RequestHandler
 
+from jupyterhub_gpuworkshop.service.dashboard.live import LiveHandler
 from jupyterhub_gpuworkshop.service.dashboard.look import (
     STATIC_FOLDER,
     VersionedFileHandler,
@@ -109,6 +110,7 @@ def _routes(service: "GpuService", parts: "Parts") -> _Routes:
         ("work", WorkHandler, working),
         ("work/archive", ArchiveHandler, working),
         ("oauth_callback", HubOAuthCallbackHandler, {}),
+        ("live", LiveHandler, {"auth": auth, "feed": parts.feed}),
         ("health", HealthHandler, {"monitor": monitor}),
         ("metrics", MetricsHandler, {**measuring, "rules": parts.rules}),
         ("link", LinkHandler, {"hub": parts.exchange, "secret": service.link_secret}),
