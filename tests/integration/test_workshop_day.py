@@ -116,6 +116,24 @@ def test_an_attendee_comes_from_the_card_to_the_first_notebook(
     assert page.goto(f"{day.address}/hub/admin").status == 403
 
 
+def test_one_click_leads_from_jupyterlab_to_the_attendees_page(
+    day: Day, page: "Page"
+) -> None:
+    day.log_in(page, "ohara-zoe", day.cards()["ohara-zoe"])
+    page.wait_for_url("**/user/ohara-zoe/lab/tree/intro/**", timeout=60_000)
+    # Without a notebook, and so without JupyterLab's question for a kernel.
+    page.goto(f"{day.address}/user/ohara-zoe/lab/workspaces/none")
+    with page.context.expect_page(timeout=60_000) as opened:
+        page.get_by_role("button", name="GPU", exact=True).click(timeout=60_000)
+    opened.value.wait_for_url("**/services/gpuworkshop/", timeout=60_000)
+    assert "ohara-zoe" in opened.value.content()
+    # And from the keyboard, by the file menu.
+    page.get_by_role("menuitem", name="File", exact=True).click()
+    with page.context.expect_page(timeout=60_000) as again:
+        page.get_by_role("menuitem", name="My GPU and kernels").click()
+    again.value.wait_for_url("**/services/gpuworkshop/", timeout=60_000)
+
+
 def test_who_is_locked_out_is_let_in_again_by_the_organiser(
     day: Day, page: "Page", browser: "Browser"
 ) -> None:

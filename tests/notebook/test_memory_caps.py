@@ -436,8 +436,8 @@ def test_the_folder_makes_nothing_else_importable():
         "gpuworkshop_out_of_memory.py",
         "gpuworkshop_jupyter",
     }
-    settings = [x.name for x in (FOLDER / "gpuworkshop_jupyter").iterdir()]
-    assert settings == ["jupyter_server_config.py"]
+    settings = {x.name for x in (FOLDER / "gpuworkshop_jupyter").glob("[!_]*")}
+    assert settings == {"jupyter_server_config.py", "lab_button.py"}
     for module in FOLDER.glob("*.py"):
         assert "import jupyterhub_gpuworkshop" not in module.read_text()
 

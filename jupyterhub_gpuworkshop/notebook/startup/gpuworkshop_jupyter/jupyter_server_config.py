@@ -3,6 +3,7 @@
 Read by each server with a GPU share, since its folder is on JUPYTER_CONFIG_PATH. Owns
 one setting, to which it adds and from which it takes nothing: what is set in ~/.jupyter
 stays. Servers before jupyter_server 2.15 have no such setting, and count all messages.
+JupyterLab's way to the GPU service's page is `lab_button`'s.
 """
 
 from jupyter_server.services.kernels.kernelmanager import MappingKernelManager
@@ -24,3 +25,5 @@ if hasattr(MappingKernelManager, "untracked_message_types"):
             "usage_reply",
         ]
     )
+
+load_subconfig("lab_button.py")  # type: ignore[name-defined]  # noqa: F821  # likewise
