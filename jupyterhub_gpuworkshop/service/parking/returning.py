@@ -263,6 +263,8 @@ class Returns:
         need = Waiting(key=key, needs_bytes=record.memory_bytes, since=back.since)
         began = self._clock()
         async with self._mover.turn(record.memory_bytes) as turn:
+            if self._parking.stands_still(key):
+                return
             # It may have been taken while another had the turn.
             margin_bytes = self._rules.parking().margin_bytes
             if not who_returns([need], await self._free_bytes(), (), margin_bytes):
@@ -283,6 +285,9 @@ class Returns:
                 return
             except CallHangs:
                 self._try_again(key)
+                return
+            if not await self._lives(record):
+                await self._drop_ended(record)
                 return
             await self._parking.drop(key)
         self._monitor.notices.withdraw(_waits(record))
