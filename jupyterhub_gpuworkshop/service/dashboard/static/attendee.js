@@ -1,6 +1,6 @@
 // The attendee's page: what is theirs, drawn from the websocket.
 
-import { PAGE, attr, clock, el, keyed, mark, say, sayOr, size, text } from "./dom.js";
+import { PAGE, attr, clock, el, keyed, say, sayOr, size, text } from "./dom.js";
 import { live } from "./live.js";
 import { drawDevices, drawLoads } from "./my_devices.js";
 import { countUp, drawKernels } from "./my_kernels.js";
@@ -42,7 +42,9 @@ function draw() {
   drawProcesses(mine.holders.filter((holder) => holder.kind !== "kernel"));
   drawDevices($("device-list"), state);
   attr($("no-device"), "hidden", devices.length > 0);
-  attr($("picker"), "hidden", !$("device-list").querySelector("[data-plot]"));
+  const hasPlots = $("device-list").querySelector("[data-plot]") !== null;
+  attr($("picker"), "hidden", !hasPlots);
+  text($("devices-title"), say(hasPlots ? "attendee.devices" : "attendee.devices_all"));
   plots(document);
   drawLoads(state);
   drawEvents(mine.events);
@@ -103,7 +105,6 @@ function drawEvents(events) {
       return el("li", {}, time, told);
     },
   });
-  mark($("event-list"), "is-empty", events.length === 0);
 }
 
 function nameOf(notebook) {

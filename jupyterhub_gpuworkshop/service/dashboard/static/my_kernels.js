@@ -51,7 +51,6 @@ function makeKernel() {
       "p",
       { class: "facts" },
       el("span", { class: "number memory" }),
-      " ",
       el("span", { class: "number note idle" }),
     ),
     el("p", { class: "note follows" }),

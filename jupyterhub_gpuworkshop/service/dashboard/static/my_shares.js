@@ -1,7 +1,7 @@
 // The shares of an attendee: how much, how much of it is used, and what limits it.
 
 import { act, url } from "./act.js";
-import { attr, clock, el, keyed, mark, say, size, sizeOf, text } from "./dom.js";
+import { PAGE, attr, clock, el, keyed, mark, say, size, sizeOf, text } from "./dom.js";
 
 /** Show each lease as a card. */
 export function drawShares(parent, leases, devices) {
@@ -30,7 +30,7 @@ function makeShare(lease) {
     el("ul", { class: "plain warnings" }),
     el("p", { class: "note granted" }),
     limitsOf(),
-    el("div", { class: "buttons" }, stop),
+    el("div", { class: "buttons" }, el("a", { class: "button open" }), stop),
   );
 }
 
@@ -39,6 +39,10 @@ function updateShare(card, lease, known, areSeveral) {
   const server = lease.server || say("attendee.server_default");
   text(part("server"), say("attendee.server", { server }));
   attr(part("server"), "hidden", !areSeveral && !lease.server);
+  const open = part("open");
+  text(open, say("attendee.open"));
+  const path = ["user", lease.user, lease.server].filter(Boolean).map(encodeURIComponent);
+  attr(open, "href", `${PAGE.hub}${path.join("/")}`);
   attr(part("none"), "hidden", lease.devices.length > 0);
   text(part("none"), say("attendee.cpu"));
   keyed(part("parts"), lease.devices, {

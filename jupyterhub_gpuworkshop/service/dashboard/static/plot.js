@@ -8,7 +8,7 @@ import { now } from "./live.js";
 export const COLUMNS = ["at", "memory", "area", "busy", "busy_said", "felt"];
 
 const SPANS = {
-  minutes: { seconds: 600, step: 1 },
+  minutes: { seconds: 900, step: 1 },
   hour: { seconds: 3600, step: 5 },
   day: { seconds: 24 * 3600, step: 60 },
   event: { seconds: null, step: 900 },
@@ -20,6 +20,7 @@ const NEAR = "150px";
 const MISSED_SECONDS = 20;
 const AGAIN_AFTER_SECONDS = 60;
 const GIB = 1024 ** 3;
+const NOTHING = { memory: null, busy: null, heat: null, watts: null };
 
 /** Slots by element: each is a place on the page where a plot may be. */
 const slots = new Map();
@@ -69,7 +70,7 @@ plots.tick = function tick(message, devices) {
     const [memory = null, busy = null, heat = null, watts = null] =
       message.devices[index] ?? [];
     known.set(device.uuid, {
-      device,
+      total: device.memory_total_bytes,
       // An old reading that is told again is no reading of now.
       at: memory === null ? now() : message.at,
       memory,
@@ -242,7 +243,8 @@ async function fetchPast(slot) {
   let points = [];
   try {
     const query = new URLSearchParams({ span: wanted, device: slot.uuid });
-    points = pointsOf(await fetchJson(`api/v1/usage?${query}`));
+    const { devices } = await fetchJson(`api/v1/usage?${query}`);
+    points = pointsOf(devices[slot.uuid]);
   } catch (error) {
     // What comes from now on is shown all the same.
     console.warn("No past:", error);
@@ -254,11 +256,10 @@ async function fetchPast(slot) {
   show(slot);
 }
 
-/** Return the service's columns as points, each with the time it stands for. */
-function pointsOf({ at, step_seconds: step, memory_used_bytes: memory, ...more }) {
+/** Return the service's columns as points; one without memory breaks the line. */
+function pointsOf({ at = [], memory_used_bytes: memory, ...more } = {}) {
   return at.map((when, index) => ({
     at: when,
-    step,
     memory: memory[index],
     busy: more.utilisation?.[index] ?? null,
     heat: more.temperature_celsius?.[index] ?? null,
@@ -274,7 +275,7 @@ function append(slot) {
   const last = slot.points.at(-1);
   const passed = last ? reading.at - last.at : Infinity;
   if (passed < step) return;
-  if (last && passed > Math.max(MISSED_SECONDS, 3 * last.step)) {
+  if (last && passed > Math.max(MISSED_SECONDS, 3 * step)) {
     // The line was cut, or the tab hidden: the service knows what was meanwhile.
     const isNew = slot.missedSince !== last.at;
     slot.missedSince = last.at;
@@ -282,8 +283,9 @@ function append(slot) {
       fetchPast(slot);
       return;
     }
+    slot.points.push({ ...NOTHING, at: last.at });
   }
-  slot.points.push({ ...reading, step });
+  slot.points.push(reading);
   const from = firstShown(slot, reading.at) - step;
   const keep = slot.points.findIndex((point) => point.at >= from);
   if (keep > 0) slot.points.splice(0, keep);
@@ -302,7 +304,7 @@ function show(slot) {
   const at = now();
   source.data = columnsOf(slot.points);
   times.setv({ start: local(firstShown(slot, at)), end: local(at) });
-  const total = known.get(slot.uuid)?.device.memory_total_bytes;
+  const total = known.get(slot.uuid)?.total;
   if (total) memory.setv({ end: total / GIB });
 }
 
@@ -319,13 +321,11 @@ export function columnsOf(points) {
   };
   let last = null;
   for (const point of points) {
-    const isKnown = point.memory !== null;
-    const isMissing = last && point.at - last.at > 2.5 * Math.max(point.step, last.step);
-    if (last && (!isKnown || isMissing)) {
-      push(last.at, NaN, 0, null);
+    if (point.memory === null) {
+      if (last) push(last.at, NaN, 0, null);
       last = null;
+      continue;
     }
-    if (!isKnown) continue;
     if (!last && made.at.length) push(point.at, NaN, 0, null);
     push(point.at, point.memory / GIB, point.memory / GIB, point);
     last = point;
