@@ -2,7 +2,8 @@
 
 Owns the history and is its only writer. It is kept in memory, bounded, and in a file
 as far as the disk goes along: a disk that is broken or full costs the history of the
-time before a restart, never the service.
+time before a restart, never the service. The usage of devices, which is `Usage`'s, goes
+through it into the same file.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice, takewhile
 from pathlib import Path
@@ -32,9 +33,11 @@ from jupyterhub_gpuworkshop.core.wire import Event
 from .loops import OneThread
 from .store import Peak, Recorded, Store
 from .tally import Tally
+from .usage_store import UsageRow
 
 _LOG = logging.getLogger(__name__)
 _KEEP = 10_000
+_KEEP_SECONDS = 14 * 86_400.0
 _TIMEOUT_SECONDS = 3.0
 _FORGET_SECONDS = 20.0
 """The file is written anew, all of it."""
@@ -52,9 +55,11 @@ class History:
     Args:
         path: the file; None keeps nothing beyond this process.
         keep: how many events are kept, and as many peaks.
+        keep_seconds: how long they are kept, and the usage of devices.
         timeout_seconds: how long the disk may take.
 
     Attributes:
+        keep_seconds: how long events, peaks and usage are kept.
         problem: why what happens is not on disk, in a sentence; else empty.
         tally: what happened since this process began.
     """
@@ -64,9 +69,11 @@ class History:
         path: Path | None,
         *,
         keep: int = _KEEP,
+        keep_seconds: float = _KEEP_SECONDS,
         timeout_seconds: float = _TIMEOUT_SECONDS,
     ) -> None:
         self.problem = ""
+        self.keep_seconds = keep_seconds
         self.tally = Tally()
         self._keep = keep
         self._timeout_seconds = timeout_seconds
@@ -91,11 +98,10 @@ class History:
         if self._store is not None:
             loaded = await self._try(self._store.load)
             if loaded is not None:
-                events, peaks = loaded
+                events, peaks, self._last_id = loaded
                 for recorded in events:
                     self._remember(recorded)
                     self._hear(recorded.origin, recorded.event.sequence)
-                self._last_id = max((r.id for r in events), default=0)
                 self._peaks = {(p.lease_id, p.kernel_id): p for p in peaks}
             else:
                 # Beyond all that may be in the file, for when it can be written.
@@ -177,8 +183,42 @@ class History:
                 if self._peaks.get(key) != current.get(key)
             }
 
+    async def load_usage(self, now: float) -> list[UsageRow]:
+        """Return the usage of devices that earlier lives wrote, oldest first."""
+        await self._is_open.wait()
+        store = self._store
+        if store is None:
+            return []
+        return await self._try(lambda: store.load_usage(now)) or []
+
+    async def write_usage(self, rows: Sequence[UsageRow], now: float) -> bool:
+        """Write the usage of devices, and let go of all that is older than is kept.
+
+        Returns:
+            Whether it is on disk.
+        """
+        await self._is_open.wait()
+        self._let_go_before(now - self.keep_seconds)
+        store = self._store
+        if store is None:
+            return False
+        write = functools.partial(store.write_usage, rows, now, self.keep_seconds)
+        return await self._try(lambda: write() or True) is not None
+
+    def _let_go_before(self, at: float) -> None:
+        while self._events and self._events[0].event.at < at:
+            self._drop_oldest()
+        while self._peaks:
+            key, peak = next(iter(self._peaks.items()))
+            if peak.at >= at:
+                break
+            del self._peaks[key]
+            self._unwritten_peaks.discard(key)
+
     async def forget(self, names: Collection[str], now: float) -> bool:
         """Let numbers stand for names, in all that is in the history until now.
+
+        The usage of devices names nobody, and stays as it is.
 
         Args:
             names: whose.
@@ -274,11 +314,14 @@ class History:
         self._events.append(recorded)
         self._by_user.setdefault(recorded.event.user, deque()).append(recorded)
         if len(self._events) > self._keep:
-            user = self._events.popleft().event.user
-            # The oldest of all is the oldest of its user's.
-            self._by_user[user].popleft()
-            if not self._by_user[user]:
-                del self._by_user[user]
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        user = self._events.popleft().event.user
+        # The oldest of all is the oldest of its user's.
+        self._by_user[user].popleft()
+        if not self._by_user[user]:
+            del self._by_user[user]
 
     def _hear(self, origin: str, sequence: int) -> None:
         highest = max(sequence, self._heard.pop(origin, 0))

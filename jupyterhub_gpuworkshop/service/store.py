@@ -4,7 +4,7 @@ Owns the schema and blocking reads and writes. Only `History` uses it, from a th
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from sqlalchemy import (
     bindparam,
     create_engine,
     delete,
+    func,
+    inspect,
     select,
     text,
     update,
@@ -33,7 +35,9 @@ from sqlalchemy.pool import NullPool
 from jupyterhub_gpuworkshop.core.errors import GpuWorkshopError
 from jupyterhub_gpuworkshop.core.wire import EVENT, Event
 
-SCHEMA_VERSION = 1
+from .usage_store import UsageRow, load_usage, usage_table, write_usage
+
+SCHEMA_VERSION = 2
 
 _METADATA = MetaData()
 _EVENTS = Table(
@@ -43,6 +47,7 @@ _EVENTS = Table(
     Column("origin", String, nullable=False),
     Column("sequence", Integer, nullable=False),
     Column("event", LargeBinary, nullable=False),
+    Column("at", Float),
     Index("once_each", "origin", "sequence", unique=True),
 )
 _PEAKS = Table(
@@ -55,6 +60,14 @@ _PEAKS = Table(
     Column("memory_bytes", Integer, nullable=False),
     Column("at", Float, nullable=False),
 )
+_COUNTERS = Table(
+    "counters",
+    _METADATA,
+    Column("name", String, primary_key=True),
+    Column("value", Integer, nullable=False),
+)
+_LAST_ID = "last event"
+_USAGE = usage_table(_METADATA)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +120,8 @@ class Store:
         self._engine: Engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
         self._is_ready = False
 
-    def load(self) -> tuple[list[Recorded], list[Peak]]:
-        """Return what is in it, oldest first."""
+    def load(self) -> tuple[list[Recorded], list[Peak], int]:
+        """Return the events and peaks in it, oldest first, and the last id ever."""
         with self._begin() as connection:
             events = [
                 Recorded(
@@ -120,7 +133,26 @@ class Store:
                 Peak(**row._mapping)
                 for row in connection.execute(select(_PEAKS).order_by(_PEAKS.c.at))
             ]
-        return events, peaks
+            last_id = connection.execute(
+                select(_COUNTERS.c.value).where(_COUNTERS.c.name == _LAST_ID)
+            ).scalar()
+        return events, peaks, max(last_id or 0, *(r.id for r in events), 0)
+
+    def load_usage(self, now: float) -> list[UsageRow]:
+        """Return the usage of devices until now, oldest first."""
+        with self._begin() as connection:
+            return load_usage(connection, _USAGE, now)
+
+    def write_usage(
+        self, rows: Sequence[UsageRow], now: float, keep_seconds: float
+    ) -> None:
+        """Set rows of usage, and remove all that is too old, events and peaks too."""
+        oldest = now - keep_seconds
+        with self._begin() as connection:
+            write_usage(connection, _USAGE, rows, now, keep_seconds)
+            self._count(connection)
+            connection.execute(delete(_EVENTS).where(_EVENTS.c.at < oldest))
+            connection.execute(delete(_PEAKS).where(_PEAKS.c.at < oldest))
 
     def write(self, events: Iterable[Recorded], peaks: Iterable[Peak]) -> None:
         """Add events, set peaks, and remove what is too old. Again does no harm."""
@@ -130,6 +162,7 @@ class Store:
                 "origin": recorded.origin,
                 "sequence": recorded.event.sequence,
                 "event": EVENT.dump_json(recorded.event),
+                "at": recorded.event.at,
             }
             for recorded in events
         ]
@@ -239,10 +272,44 @@ class Store:
                 )
             connection.execute(text("PRAGMA journal_mode = WAL"))
             connection.commit()
+            # Python begins no transaction for such statements by itself: all or none.
+            connection.execute(text("BEGIN IMMEDIATE"))
             _METADATA.create_all(connection)
+            columns = inspect(connection).get_columns("events")
+            if not any(column["name"] == "at" for column in columns):
+                self._date_events(connection)
             connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
             connection.commit()
         self._is_ready = True
+
+    def _date_events(self, connection: Connection) -> None:
+        """Give the events of schema 1 a column that says when they happened."""
+        connection.execute(text("ALTER TABLE events ADD COLUMN at FLOAT"))
+        dated = [
+            {"row": row.id, "when": EVENT.validate_json(row.event).at}
+            for row in connection.execute(select(_EVENTS.c.id, _EVENTS.c.event))
+        ]
+        if dated:
+            connection.execute(
+                update(_EVENTS)
+                .where(_EVENTS.c.id == bindparam("row"))
+                .values(at=bindparam("when")),
+                dated,
+            )
+
+    def _count(self, connection: Connection) -> None:
+        """Note the last event's id: ids go on also where no event is left."""
+        last_id = connection.execute(select(func.max(_EVENTS.c.id))).scalar()
+        if last_id is not None:
+            statement = insert(_COUNTERS).values(name=_LAST_ID, value=last_id)
+            connection.execute(
+                statement.on_conflict_do_update(
+                    index_elements=["name"],
+                    set_={
+                        "value": func.max(_COUNTERS.c.value, statement.excluded.value)
+                    },
+                )
+            )
 
     def _prune(self, connection: Connection) -> None:
         latest = select(_EVENTS.c.id).order_by(_EVENTS.c.id.desc()).limit(1)
