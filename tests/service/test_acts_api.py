@@ -31,7 +31,7 @@ HOLD = 'held.append(simcuda.allocate("2GiB"))'
 class Site:
     """The service's web side around a simulated world, with one kernel of ada's."""
 
-    def __init__(self, world, hub):
+    def __init__(self, world, hub, **parts):
         self.world = world
         HubOAuth.clear_instance()
         HubOAuth.instance(
@@ -41,7 +41,8 @@ class Site:
             oauth_client_id="service-gpuworkshop",
         )
         self.endings = Endings(world.monitor, world.history)
-        application = web_application(SERVICE, parts_of(world, endings=self.endings))
+        parts = parts_of(world, **{"endings": self.endings, **parts})
+        application = web_application(SERVICE, parts)
         socket, self.port = bind_unused_port("127.0.0.1")
         self.server = HTTPServer(application, max_body_size=64 * 1024)
         self.server.add_sockets([socket])
