@@ -19,10 +19,11 @@ class PageHandler(LookHandler):
 
 
 class WallHandler(LookHandler):
-    """``GET wall``: for a projector."""
+    """``GET wall``: for a projector; ``?names=yes`` says whose the memory is."""
 
     def get(self) -> None:
         """Write it."""
         if not self.viewer.is_organiser:
             raise HTTPError(403, reason="The wall is the organiser's to show.")
-        self.write_page("wall.html", words="wall")
+        names = self.get_query_argument("names", "") == "yes"
+        self.write_page("wall.html", words="wall", names=names)

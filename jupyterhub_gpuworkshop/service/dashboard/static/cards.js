@@ -4,6 +4,8 @@ import { attr, el, keyed, mark, number, percent, say, size, sizeOf, text } from 
 import { colours, paint } from "./palette.js";
 
 const COMPACT_FROM = 9;
+const WIDE_PART = 0.08;
+const NOTEWORTHY_PART = 0.005;
 const NOBODY = "\u0000nobody";
 const UNEXPLAINED = "\u0000unexplained";
 
@@ -39,10 +41,10 @@ function makeCard(device, compact, ask) {
       "dl",
       { class: "figures" },
       ...figure("memory", say("organiser.memory")),
-      ...figure("promised", say("organiser.promised")),
       ...figure("busy", say("organiser.busy")),
       ...figure("heat", say("organiser.temperature")),
       ...figure("power", say("organiser.power")),
+      ...figure("promised", say("organiser.promised")),
     ),
     el("ul", { class: "plain legend" }),
     el("p", { class: "bad problem", hidden: true }),
@@ -114,8 +116,8 @@ function updateReadings(card, device, room) {
   const now = readings(room, room.devices.indexOf(device));
   set(card, ".memory dd", sizeOf(now.memory, device.memory_total_bytes));
   set(card, ".busy dd", percent(now.busy));
-  set(card, ".heat dd", number(now.heat, "°C", { width: 2 }));
-  set(card, ".power dd", number(now.power, "W", { width: 3 }));
+  set(card, ".heat dd", number(now.heat, "°C"));
+  set(card, ".power dd", number(now.power, "W"));
 }
 
 function updateParts(card, device, room, look) {
@@ -134,7 +136,7 @@ function updateParts(card, device, room, look) {
   }));
   const explained = people.reduce((sum, part) => sum + part.bytes, 0);
   const rest = now.memory === null ? 0 : Math.max(0, now.memory - explained);
-  if (rest > 0.005 * device.memory_total_bytes) {
+  if (rest > NOTEWORTHY_PART * device.memory_total_bytes) {
     parts.push({
       key: UNEXPLAINED,
       user: "",
@@ -157,7 +159,8 @@ function updateParts(card, device, room, look) {
       mark(node, "over", piece.isOver);
       const width = share(piece.shown, device.memory_total_bytes);
       if (node.style.width !== width) node.style.width = width;
-      text(node, piece.isOver ? "" : piece.name);
+      const isWide = piece.shown > WIDE_PART * device.memory_total_bytes;
+      text(node, isWide && !piece.isOver ? piece.name : "");
       attr(node, "title", `${piece.name}: ${size(piece.bytes)}`);
     },
   });

@@ -126,14 +126,14 @@ export function sizeOf(bytes, total) {
   const [unit, name] = total >= GIB ? [GIB, "GiB"] : [MIB, "MiB"];
   const digits = unit === GIB ? 1 : 0;
   const whole = (total / unit).toFixed(digits);
-  const part = (bytes / unit).toFixed(digits).padStart(whole.length, WIDE);
+  const part = (bytes / unit).toFixed(digits);
   return `${part} of ${whole}${JOIN}${name}`;
 }
 
-/** " 47 %"; null is unknown. */
+/** "47 %"; null is unknown. */
 export function percent(part) {
   if (part === null || part === undefined) return say("common.unknown");
-  return `${Math.round(part * 100).toString().padStart(3, WIDE)}${JOIN}%`;
+  return `${Math.round(part * 100)}${JOIN}%`;
 }
 
 /** A number with its unit and room for `width` digits. */

@@ -80,7 +80,7 @@ class Group {
     const device = deviceOf(wanted);
     const isItself = device !== null || hasWords(this.words, wanted);
     const kernel = STATES[state].kernel ?? (() => true);
-    const rows = this.lease ? [{ key: "lease", lease: this.lease }] : [];
+    const rows = [this.lease ? { key: "lease", lease: this.lease } : { key: "head", head: this.name }];
     for (const x of this.kernels) {
       if (kernel(x) && (isItself || hasWords(kernelWords(x), wanted))) {
         rows.push({ key: `kernel ${x.server} ${x.kernel_id}`, kernel: x });

@@ -15,6 +15,7 @@ const ask = new Asks(room);
 const people = new People(room, ask, now);
 const events = new Events(at("events"), room, { more: at("events-more"), none: at("events-none") });
 let plots = null;
+let picker = null;
 let pending = new Set();
 
 events.offerKinds(at("events-kinds"));
@@ -31,6 +32,7 @@ const DRAW = {
     none.hidden = room.devices.length > 0 || !room.hasDevices;
     text(none, say("organiser.no_devices", { why: room.whyNone || say("organiser.not_looked") }));
     at("devices-key").hidden = room.devices.length === 0;
+    if (picker) picker.hidden = room.devices.length === 0;
     plots?.(at("devices"));
   },
   tick() {
@@ -124,8 +126,9 @@ setInterval(() => {
 import("./plot.js").then(
   (module) => {
     plots = module.plots;
-    at("devices-title").after(plots.picker());
-    plots(at("devices"));
+    picker = plots.picker();
+    at("devices-title").after(picker);
+    draw("devices");
   },
   () => {
     // Without plots the figures are there still.

@@ -174,6 +174,7 @@ export class People {
     const none = document.getElementById("people-none");
     none.hidden = found.length > 0;
     this.table.hidden = found.length === 0;
+    document.getElementById("people-key").hidden = groups.length === 0;
     const why = groups.length ? "none_such" : this.room.isKnown ? "no_people" : "not_looked";
     text(none, say(`organiser.${why}`));
   }
@@ -181,22 +182,23 @@ export class People {
   drawGroup(body, group, wanted) {
     keyed(body, group.rowsFor(wanted, this.state), {
       key: (row) => row.key,
-      make: (row) => (row.lease ? leaseRow() : row.kernel ? kernelRow() : holderRow()),
+      make: (row) =>
+        row.lease ? leaseRow() : row.kernel ? kernelRow() : row.holder ? holderRow() : headRow(),
       update: (tr, row) => {
         tr.row = row;
-        if (row.lease) drawLease(tr, row.lease, group);
-        else if (row.kernel) this.drawKernel(tr, row.kernel, group);
-        else drawHolder(tr, row.holder, this.room, group);
+        if (row.lease) drawLease(tr, row.lease);
+        else if (row.kernel) this.drawKernel(tr, row.kernel);
+        else if (row.holder) drawHolder(tr, row.holder, this.room);
+        else set(tr, "th", group.user ? say("organiser.without_share", { user: row.head }) : row.head);
       },
       always: true,
     });
   }
 
-  drawKernel(tr, kernel, group) {
+  drawKernel(tr, kernel) {
     set(tr, "th", notebookOf(kernel), kernel.kernel_id);
     set(tr, ".memory", kernel.parked_bytes ? say("organiser.paused_size", { size: size(kernel.parked_bytes) }) : size(kernel.memory_bytes));
     set(tr, ".state", say(`organiser.kernel_${stateOf(kernel)}`));
-    mark(tr, "alone", !group.lease);
     set(tr, ".next", kernel.verdict);
     this.drawIdle(tr, kernel);
     const acts = [];
@@ -229,7 +231,7 @@ function row(kind, ...filled) {
     const label = filled.includes(id) ? say(`organiser.column_${id}`) : null;
     return el("td", { class: id, "data-label": label });
   });
-  return el("tr", { class: kind }, el("th", { scope: kind === "lease" ? "rowgroup" : "row" }), ...cells);
+  return el("tr", { class: kind }, el("th", { scope: kind.startsWith("lease") ? "rowgroup" : "row" }), ...cells);
 }
 
 function leaseRow() {
@@ -239,6 +241,11 @@ function leaseRow() {
     el("span", { class: "number" }),
   );
   return tr;
+}
+
+/** The first row of what belongs to no share. */
+function headRow() {
+  return row("lease head-only");
 }
 
 function kernelRow() {
@@ -289,11 +296,10 @@ function drawFlags(cell, lease) {
   });
 }
 
-function drawHolder(tr, holder, room, group) {
+function drawHolder(tr, holder, room) {
   const command = holder.command || say("organiser.no_command");
   const short = command.length > SHORT_COMMAND ? `${command.slice(0, SHORT_COMMAND)}…` : command;
   set(tr, "th", `${holder.pid} ${short}`, command);
-  mark(tr, "alone", !group.lease);
   set(tr, ".gpu", room.label(holder.device));
   set(tr, ".memory", size(holder.memory_bytes));
   set(tr, ".state", sayOr(`organiser.kind_${holder.kind}`, holder.kind));

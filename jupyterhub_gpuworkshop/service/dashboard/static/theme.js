@@ -11,6 +11,8 @@
     } catch {
       // A browser may keep nothing.
     }
+    const { preferred } = document.documentElement.dataset;
+    if (preferred) return preferred;
     return system.matches ? "dark" : "light";
   }
 

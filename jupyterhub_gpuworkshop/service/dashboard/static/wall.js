@@ -1,5 +1,145 @@
-// The wall.
+// The wall: what a room reads from afar.
 
+import { attr, clock, el, keyed, mark, number, percent, say, sayOr, size, sizeOf, text } from "./dom.js";
 import { live } from "./live.js";
+import { paint } from "./palette.js";
 
-live("wall", {});
+const MOST_EVENTS = 4;
+const NAMED_PART = 0.07;
+const at = (id) => document.getElementById(id);
+const names = new URLSearchParams(window.location.search).get("names") === "yes";
+
+let devices = [];
+let isKnown = false;
+let parts = {};
+let tick = null;
+
+function drawDevices() {
+  const list = at("devices");
+  at("devices-none").hidden = devices.length > 0;
+  text(at("devices-none"), say(isKnown ? "wall.no_devices" : "wall.not_looked"));
+  const [columns, rows] = gridOf(devices.length);
+  list.style.setProperty("--columns", columns);
+  list.style.setProperty("--rows", rows);
+  list.dataset.size = columns <= 2 ? "large" : rows <= 2 ? "medium" : "small";
+  keyed(list, devices, {
+    key: (device) => device.uuid,
+    make: () =>
+      el(
+        "li",
+        { class: "card device" },
+        el("div", { class: "top" }, el("h2"), el("span", { class: "flags bad" }), el("span", { class: "busy number" })),
+        el("div", { class: "track memory", "aria-hidden": "true" }),
+        el("p", { class: "figures" }, el("span", { class: "used number" }), el("span", { class: "heat number" }), el("span", { class: "power number" })),
+      ),
+    update: drawDevice,
+    always: true,
+  });
+}
+
+/** Return how many columns and rows fill a wide screen. */
+function gridOf(count) {
+  const columns = [1, 2, 3, 4].find((most) => count <= most * Math.ceil(most / 2)) ?? (count <= 16 ? 4 : 8);
+  return [columns, Math.max(1, Math.ceil(count / columns))];
+}
+
+function drawDevice(card, device) {
+  text(card.querySelector("h2"), say("wall.device", { label: device.label }));
+  const flag = device.lost ? "lost" : device.drained ? "drained" : "";
+  text(card.querySelector(".flags"), flag ? say(`wall.${flag}`) : "");
+  mark(card, "out", flag);
+  const segments = (parts[device.uuid] ?? []).map((part, index) => ({ ...part, index }));
+  keyed(card.querySelector(".memory"), segments, {
+    key: (part) => part.index,
+    make: () => el("div", { class: "part" }),
+    update: (node, part) => {
+      // Without names every part has its colour by its place.
+      paint(node, names && !part.user ? undefined : part.index);
+      mark(node, "over", part.over);
+      const width = `${Math.min(100, (100 * part.bytes) / device.memory_total_bytes).toFixed(2)}%`;
+      if (node.style.width !== width) node.style.width = width;
+      const isWide = part.bytes > NAMED_PART * device.memory_total_bytes;
+      const name = names ? part.user || say("wall.nobodys") : "";
+      text(node, isWide ? name : "");
+      attr(node, "title", name || null);
+    },
+  });
+  drawReadings(card, device);
+}
+
+function drawReadings(card, device) {
+  const [memory = null, busy = null, heat = null, power = null] = tick?.devices[devices.indexOf(device)] ?? [];
+  text(card.querySelector(".busy"), busy === null ? "" : percent(busy));
+  text(card.querySelector(".used"), sizeOf(memory, device.memory_total_bytes));
+  text(card.querySelector(".heat"), heat === null ? "" : number(heat, "°C"));
+  text(card.querySelector(".power"), power === null ? "" : number(power, "W"));
+}
+
+function drawTick() {
+  devices.forEach((device, index) => {
+    const card = at("devices").children[index];
+    if (card) drawReadings(card, device);
+  });
+  let used = 0;
+  let all = 0;
+  let busy = 0;
+  let known = 0;
+  devices.forEach((device, index) => {
+    const [memory, utilisation] = tick?.devices[index] ?? [];
+    if (memory === null || memory === undefined) return;
+    used += memory;
+    all += device.memory_total_bytes;
+    busy += utilisation ?? 0;
+    known += 1;
+  });
+  text(at("total-used"), known ? sizeOf(used, all) : say("common.unknown"));
+  text(at("total-busy"), known ? percent(busy / known) : say("common.unknown"));
+}
+
+function drawWall(message) {
+  text(at("total-shares"), message.leases);
+  text(at("total-waiting"), message.waiting);
+  mark(at("total-waiting").parentElement, "wants", message.waiting > 0);
+  text(at("total-freed"), size(message.freed_bytes_today));
+  keyed(at("events"), message.events.slice(0, MOST_EVENTS), {
+    key: (event) => `${event.at} ${event.kind} ${event.bytes}`,
+    make: (event) =>
+      el(
+        "li",
+        {},
+        el("time", { datetime: new Date(event.at * 1000).toISOString(), text: clock(event.at, { seconds: false }) }),
+        el("span", {
+          text: `${sayOr(`events.${event.kind}`, event.kind)} ${event.bytes ? say("wall.size", { size: size(event.bytes) }) : ""}`,
+        }),
+      ),
+  });
+  at("events-none").hidden = message.events.length > 0;
+}
+
+live(
+  "wall",
+  {
+    devices(message) {
+      devices = message.devices;
+      isKnown = true;
+      drawDevices();
+    },
+    tick(message) {
+      tick = message;
+      drawTick();
+    },
+    wall(message) {
+      parts = message.devices;
+      drawDevices();
+      drawWall(message);
+    },
+  },
+  names ? { names: "yes" } : {},
+);
+
+const full = at("full-screen");
+full.hidden = !document.fullscreenEnabled;
+full.addEventListener("click", () => {
+  if (document.fullscreenElement) document.exitFullscreen();
+  else document.documentElement.requestFullscreen();
+});
