@@ -18,7 +18,7 @@ function makeShare(lease) {
   const stop = el("button", {
     type: "button",
     class: "danger",
-    text: say("attendee.stop"),
+    text: say(lease.devices.length ? "attendee.stop" : "attendee.stop_cpu"),
     on: { click: () => askToStop(lease, stop) },
   });
   return el(
@@ -171,8 +171,11 @@ function askToStop(lease, button) {
     button,
     confirm: {
       title: say("attendee.stop_title"),
-      lines: [say("attendee.stop_lost"), say("attendee.stop_share")],
-      yes: say("attendee.stop_yes"),
+      lines: [
+        say("attendee.stop_lost"),
+        ...(lease.devices.length ? [say("attendee.stop_share")] : []),
+      ],
+      yes: say(lease.devices.length ? "attendee.stop_yes" : "attendee.stop_cpu"),
       danger: true,
     },
   });
