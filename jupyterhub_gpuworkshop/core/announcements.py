@@ -52,7 +52,12 @@ def text_mistake(text: str) -> str:
         )
     if text.count("\n") >= MOST_LINES:
         return f"The text has too many lines: {MOST_LINES} are the most."
-    for character in text.replace("\n", ""):
+    return unshowable(text.replace("\n", ""))
+
+
+def unshowable(line: str) -> str:
+    """Return why a line cannot be shown, in a sentence; empty if it can."""
+    for character in line:
         if (
             unicodedata.category(character) in _NO_TEXT
             or character in _TURNS_TEXT_ROUND

@@ -5,16 +5,13 @@ person says so. That is less than what stands against the machine's own acts: a 
 kernel, a pinned one and a small one may be meant. It carries nothing out.
 """
 
-import unicodedata
 from dataclasses import dataclass
 
+from .announcements import unshowable
 from .rules import Action
 from .snapshot import KernelState
 
 MOST_NOTICE_CHARACTERS = 500
-_JOINERS = "\u200c\u200d"
-"""Parts of words and of pictures, though Unicode counts them as formats."""
-_NO_TEXT = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 _DONE = {
     Action.PARK: "paused",
@@ -108,9 +105,12 @@ def why_not_take(action: Action, kernel: Meant) -> str:
 def why_no_notice(text: str) -> str:
     """Say why this is no text to put before somebody's eyes; or nothing."""
     if not text.strip():
-        return "There is nothing in it."
+        return "There is nothing to tell: the text is empty."
     if len(text) > MOST_NOTICE_CHARACTERS:
-        return f"It is longer than {MOST_NOTICE_CHARACTERS} characters."
-    if any(unicodedata.category(x) in _NO_TEXT and x not in _JOINERS for x in text):
-        return "It holds characters that nobody can see, or more than one line."
-    return ""
+        return (
+            f"The text has {len(text)} characters: a notice has "
+            f"{MOST_NOTICE_CHARACTERS} at most."
+        )
+    if "\n" in text:
+        return "The text has several lines: a notice has one."
+    return unshowable(text)

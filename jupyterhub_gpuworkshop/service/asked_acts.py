@@ -118,12 +118,13 @@ class AskedActs:
 
         Raises:
             ActRefused: it is not given.
+            ValueError: the text is none; with why.
         """
         if not viewer.is_organiser:
             raise ActForbidden("Only an organiser may give a notice.")
         self._check_turn()
         if why_not := why_no_notice(text):
-            raise ActRefused(why_not)
+            raise ValueError(why_not)
         if not self._is_here(user):
             raise NothingThere(
                 f"{user[:100]!r} has no share now: a notice is given to who has one."

@@ -95,7 +95,6 @@ def test_one_line_of_any_language_is_a_notice(text):
         "a\u202eb",
         "a\u2028b",
         "a\ud800b",
-        "a\u200bb",
     ],
 )
 def test_what_nobody_could_read_or_see_is_none(text):

@@ -368,6 +368,6 @@ async def test_an_organiser_says_something_to_who_is_here(world):
     for nobody in ("bob", ""):
         with pytest.raises(NothingThere):
             await asked.give_notice(OLGA, nobody, "Hello")
-    with pytest.raises(ActRefused, match="500 characters"):
+    with pytest.raises(ValueError, match="501 characters"):
         await asked.give_notice(OLGA, "ada", "x" * 501)
     assert len(world.events()) == 1

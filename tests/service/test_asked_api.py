@@ -236,6 +236,12 @@ async def test_a_hub_that_does_not_say_who_somebody_is_has_nothing_done(site):
     assert untouched(site)
 
 
+async def test_a_notice_of_500_characters_fits_however_it_is_written(site):
+    path = "api/v1/attendees/ada/notice"
+    body = json.dumps({"text": "\U0001f600" * 500})
+    assert (await site.ask("POST", path, "organiser-token", body)).code == 200
+
+
 async def test_an_organiser_says_something_that_its_attendee_reads(site):
     path = "api/v1/attendees/ada/notice"
     body = json.dumps({"text": "Please use <b>GPU 1</b>."})
@@ -252,21 +258,21 @@ async def test_an_organiser_says_something_that_its_attendee_reads(site):
 
 
 @pytest.mark.parametrize(
-    ("body", "code"),
+    "body",
     [
-        (b'{"text": ""}', 409),
-        (b'{"text": "two\\nlines"}', 409),
-        (b'{"text": "' + b"x" * 501 + b'"}', 409),
-        (b'{"text": "\\ud800"}', 409),
-        (b'{"text": 7}', 400),
-        (b'{"text": "Hello", "user": "bob"}', 400),
-        (b'"Hello"', 400),
+        b'{"text": ""}',
+        b'{"text": "two\\nlines"}',
+        b'{"text": "' + b"x" * 501 + b'"}',
+        b'{"text": "\\ud800"}',
+        b'{"text": 7}',
+        b'{"text": "Hello", "user": "bob"}',
+        b'"Hello"',
     ],
 )
-async def test_what_is_no_notice_is_refused(site, body, code):
+async def test_what_is_no_notice_is_refused(site, body):
     path = "api/v1/attendees/ada/notice"
     answer = await site.ask("POST", path, "organiser-token", body)
-    assert answer.code == code
+    assert answer.code == 400
     assert said(answer)
     assert untouched(site)
 

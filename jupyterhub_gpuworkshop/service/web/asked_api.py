@@ -63,9 +63,16 @@ class StopHandler(_AskedHandler):
 class NoticeHandler(_AskedHandler):
     """``POST api/v1/attendees/NAME/notice``."""
 
+    # Of 500 characters each may come as an escape of twelve.
+    most_body_bytes = 8192
+
     async def post(self, user: str) -> None:
         """Put a notice before an attendee's eyes."""
         text = self.read_body("text", example="Please free your GPU.")["text"]
         if not isinstance(text, str):
             raise HTTPError(400, 'text is no text: send {"text": "Please ..."}')
-        self._say(await self._asked.give_notice(self.viewer, user, text), 200)
+        try:
+            message = await self._asked.give_notice(self.viewer, user, text)
+        except ValueError as error:
+            raise HTTPError(400, str(error)) from None
+        self._say(message, 200)
