@@ -34,6 +34,7 @@ from jupyterhub_gpuworkshop.workshop_sections import (
     ATTENDEES_PER_GPU,
     ON_HUB,
     Gpus,
+    HistorySettings,
     Kernels,
     Metrics,
     Monitor,
@@ -59,6 +60,7 @@ class Workshop(Section):
     parking: Parking = Parking()
     monitor: Monitor = Monitor()
     service: ServiceSettings = ServiceSettings()
+    history: HistorySettings = HistorySettings()
     metrics: Metrics = Metrics()
     kernels: Kernels = Kernels()
     roster: RosterSettings = RosterSettings()

@@ -240,6 +240,18 @@ class ServiceSettings(Section):
         return value
 
 
+class HistorySettings(Section):
+    """What the service remembers."""
+
+    keep_days: Annotated[Whole, Field(ge=1, le=366)] = Field(
+        default=14,
+        description="How many days the service's history keeps: what happened, the "
+        "most memory that leases and kernels held, and the usage of the GPUs by the "
+        "quarter of an hour. What is older is deleted, within a minute. 1 to 366. "
+        f"Default: 14. {_ON_SERVICE}",
+    )
+
+
 class Metrics(Section):
     """What the service tells Prometheus."""
 

@@ -41,12 +41,14 @@ from .sampler import ChildSampler, sampler_command
 from .servers import Servers
 from .stopping.making import stopping
 from .telling import Teller
+from .usage import Usage
 from .watchdog import Watchdog
 
 if TYPE_CHECKING:
     from .app import GpuService
 
 _HISTORY_FILE = "history.sqlite"
+_DAY_SECONDS = 86_400.0
 _LISTEN_EVERY_SECONDS = 1.0
 
 
@@ -63,7 +65,10 @@ class Parts:
         gpus = workshop.gpus
         self._log = service.log
         self.auth = hub_auth(service)
-        self.history = History(folder / _HISTORY_FILE)
+        self.history = History(
+            folder / _HISTORY_FILE,
+            keep_seconds=workshop.history.keep_days * _DAY_SECONDS,
+        )
         self.kept = Kept(folder / STATE_FILE)
         # Who was it until now may have written since this one has read.
         self.only_one = OnlyOne(folder, self.kept.open)
@@ -79,6 +84,7 @@ class Parts:
             pause_seconds=workshop.monitor.interval,
         )
         self.pulses = Pulses(self.gpus)
+        self.usage = Usage(self.pulses, self.history)
         self.host = Host()
         self.monitor = Monitor(
             self.gpus,
@@ -182,6 +188,8 @@ class Parts:
         await asyncio.gather(
             loop("Looking", self.monitor.tick, interval_seconds),
             loop("Glancing", self.pulses.step, PULSE_SECONDS),
+            loop("Remembering usage", self.usage.step, 0.0),
+            loop("Writing usage", self.usage.write_when_due, 0.0),
             loop("Setting hard limits", self.hard_caps.step, interval_seconds),
             loop("Being the only one", self.be_the_only_one, interval_seconds),
             loop("Taking memory back", self.reaper.step, 0.0),
@@ -211,6 +219,7 @@ class Parts:
         await self.monitor.close()
         await self.pulses.close()
         await self.gpus.close()
+        await self.usage.close()
         await self.history.flush()
         self.servers.close()
 

@@ -115,6 +115,8 @@ class Usage:
 
     async def close(self) -> None:
         """Write what is known, also of the minute that is not over."""
+        if not self._is_open:
+            return  # the history may not be open either, and will never be
         for series in self._series.values():
             self._note(series.end_minute())
         await self.write()
@@ -149,12 +151,20 @@ class Usage:
             something is known, and in between nothing is.
         """
         now = self._wall()
-        names = READ if span is Span.MINUTES else MERGED
         return {
-            uuid: _columns(_parts(series, span, now), names, now)
+            uuid: _columns(_parts(series, span, now), _names(span), now)
             for uuid, series in self._series.items()
             if devices is None or uuid in devices
         }
+
+    @staticmethod
+    def no_columns(span: Span) -> dict[str, Column]:
+        """Return the columns of a device of which nothing is known yet."""
+        return _columns([], _names(span), 0.0)
+
+    def knows(self, device: str) -> bool:
+        """Whether anything is known of a device, also of one that is gone."""
+        return device in self._series
 
     async def _open(self) -> None:
         for row in await self._history.load_usage(self._wall()):
@@ -189,6 +199,10 @@ def _values(glance: Glance) -> Values:
         float(glance.memory_used_bytes),
         *(nan if value is None else value for value in told),
     )
+
+
+def _names(span: Span) -> tuple[str, ...]:
+    return READ if span is Span.MINUTES else MERGED
 
 
 def _parts(series: Series, span: Span, now: float) -> list[Rows]:

@@ -14,6 +14,8 @@ from jupyterhub_gpuworkshop.service.announcement import Announcing
 from jupyterhub_gpuworkshop.service.asked_acts import AskedActs
 from jupyterhub_gpuworkshop.service.exchange import Exchange
 from jupyterhub_gpuworkshop.service.locked import LockedOut
+from jupyterhub_gpuworkshop.service.pulse import Pulses
+from jupyterhub_gpuworkshop.service.usage import Usage
 
 from .service_process import PREFIX
 
@@ -35,6 +37,7 @@ def parts_of(world, **more):
         monitor=world.monitor,
         history=world.history,
         acts=acts,
+        usage=Usage(Pulses(world.gpus), world.history),
         asked=AskedActs(world.monitor, world.actor, world.history),
         **more,
     )
@@ -43,7 +46,7 @@ def parts_of(world, **more):
 def no_parts(**given):
     """Return parts of which only those given are there."""
     known = ("rules", "monitor", "history", "acts", "endings")
-    others = ("announcing", "locked_out", "exchange", "asked", "feed")
+    others = ("announcing", "locked_out", "exchange", "asked", "feed", "usage")
     nothing = dict.fromkeys((*known, *others))
     nothing["stopping"] = SimpleNamespace(asked=None)
     return SimpleNamespace(**{"auth": HubOAuth.instance(), **nothing, **given})

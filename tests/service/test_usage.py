@@ -391,6 +391,12 @@ async def test_without_a_file_usage_is_kept_in_memory():
     assert len(room.columns(Span.DAY)["at"]) == 2
 
 
+async def test_a_service_that_ends_before_it_has_begun_waits_for_nothing(path):
+    room = Room(path)
+    await room.usage.close()
+    assert not path.exists()
+
+
 async def test_it_takes_in_what_the_pulse_reads(tmp_path):
     create_devices(tmp_path / "gpus", 2, 16 * GIB)
     sampler = InThread(lambda: SimulatedSource(tmp_path / "gpus"))

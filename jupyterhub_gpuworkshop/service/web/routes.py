@@ -44,6 +44,7 @@ from .page_acts import (
     LetGoHandler,
     UndrainFormHandler,
 )
+from .usage_api import UsageAnswers, UsageHandler
 from .work import ArchiveHandler, WorkHandler
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def _routes(service: "GpuService", parts: "Parts") -> _Routes:
         "asked": parts.asked,
         "stops": parts.stopping.asked,
     }
+    answers = UsageAnswers(parts.usage, monitor)
     measuring = {"auth": auth, "monitor": monitor, "history": history}
     return [
         ("", PageHandler, {"auth": auth}),
@@ -116,6 +118,7 @@ def _routes(service: "GpuService", parts: "Parts") -> _Routes:
         ("link", LinkHandler, {"hub": parts.exchange, "secret": service.link_secret}),
         ("api/v1/snapshot", SnapshotHandler, {"auth": auth, "monitor": monitor}),
         ("api/v1/events", EventsHandler, {"auth": auth, "history": history}),
+        ("api/v1/usage", UsageHandler, {"auth": auth, "answers": answers}),
         ("api/v1/kernels/([^/]+)", KernelHandler, asking),
         ("api/v1/kernels/([^/]+)/pin", PinHandler, asking),
         ("api/v1/kernels/([^/]+)/reclaim", ReclaimHandler, asked),
