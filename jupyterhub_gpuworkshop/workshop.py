@@ -33,6 +33,7 @@ from jupyterhub_gpuworkshop.workshop_reclaim import Idle, OverShare, Parking
 from jupyterhub_gpuworkshop.workshop_sections import (
     ATTENDEES_PER_GPU,
     ON_HUB,
+    Dashboard,
     Gpus,
     HistorySettings,
     Kernels,
@@ -63,6 +64,7 @@ class Workshop(Section):
     history: HistorySettings = HistorySettings()
     metrics: Metrics = Metrics()
     kernels: Kernels = Kernels()
+    dashboard: Dashboard = Dashboard()
     roster: RosterSettings = RosterSettings()
     doors: DoorsSettings = DoorsSettings()
     material: Material = Material()

@@ -274,3 +274,17 @@ class Kernels(Section):
         "all attendees' servers run. true or false. Default: false, JupyterLab's own. "
         f"{_ON_RELOAD}",
     )
+
+
+class Dashboard(Section):
+    """What attendees see of the GPUs beside the service's own pages."""
+
+    nvdashboard: YesNo = Field(
+        default=False,
+        description="Whether attendees get jupyterlab-nvdashboard as well, which "
+        "charts whole GPUs in JupyterLab 4. It knows no attendee, no share and no MIG "
+        "slice, and shows nothing to a server that may open some of a machine's GPUs "
+        "and not all. Only the TLJH plugin heeds it. true or false. Default: false; it "
+        "is then not installed, and not removed either. Takes effect when the plugin "
+        "is installed or upgraded, and with `sudo gpuworkshop tljh packages`.",
+    )

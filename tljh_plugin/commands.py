@@ -9,11 +9,11 @@ from jupyterhub_gpuworkshop.tools.tljh_places import TljhPlaces
 from jupyterhub_gpuworkshop.tools.unit import require_root
 from jupyterhub_gpuworkshop.workshop import Workshop
 
-from .packages import install_packages
+from .packages import install_packages, is_anything_wanted
 
 
 def packages(say: Callable[[str], None], places: TljhPlaces | None = None) -> int:
-    """Install what `packages` names.
+    """Install what `packages` names, and what `dashboard` does.
 
     Args:
         say: is told what was done and what was not.
@@ -29,7 +29,7 @@ def packages(say: Callable[[str], None], places: TljhPlaces | None = None) -> in
     require_root("gpuworkshop tljh packages")
     places = places or TljhPlaces.here()
     workshop = Workshop.load(places.workshop)
-    if not workshop.packages:
+    if not is_anything_wanted(workshop):
         say(
             "packages: none are named. Name one, and run this again: "
             "sudo tljh-config add-item gpuworkshop.packages torch"

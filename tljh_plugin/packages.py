@@ -18,6 +18,13 @@ from .stack import Driver, PipCall, plan
 
 Say = Callable[[str], None]
 AGAIN = "sudo gpuworkshop tljh packages"
+NVDASHBOARD = "jupyterlab-nvdashboard"
+WHAT_NVDASHBOARD_SHOWS = (
+    f"dashboard.nvdashboard: attendees get {NVDASHBOARD} in JupyterLab. It shows whole "
+    "GPUs, the load of everybody together, and nothing to a server that may open some "
+    "of this machine's GPUs and not all. Each attendee's own part is on the GPU "
+    "service's page."
+)
 
 _EXAMINE = ("-m", "jupyterhub_gpuworkshop.machine.examine")
 _EXAMINE_SECONDS = 30.0
@@ -28,7 +35,7 @@ _LINES_OF_A_FAILURE = 5
 
 
 def install_packages(workshop: Workshop, places: TljhPlaces, say: Say) -> bool:
-    """Install what `packages` names.
+    """Install what `packages` names, and what `dashboard` does.
 
     Args:
         workshop: the organiser's.
@@ -38,20 +45,29 @@ def install_packages(workshop: Workshop, places: TljhPlaces, say: Say) -> bool:
     Returns:
         Whether all of it is installed.
     """
-    if not workshop.packages:
+    if not is_anything_wanted(workshop):
         return True
     python = places.user_environment / "bin" / "python"
     if not python.exists():
         say(f"packages: there is no Python at {python} to install them for.")
         return False
     todo = plan(workshop.packages, ask_driver())
-    well = [_pip(call, str(python), say) for call in todo.calls]
+    calls = list(todo.calls)
+    if workshop.dashboard.nvdashboard:
+        say(WHAT_NVDASHBOARD_SHOWS)
+        calls.append(PipCall(names=(NVDASHBOARD,), arguments=(NVDASHBOARD,)))
+    well = [_pip(call, str(python), say) for call in calls]
     if todo.skipped:
         say(
             f"packages: skipped {', '.join(todo.skipped)}. {todo.reason} Install the "
             f"driver (sudo ubuntu-drivers install --gpgpu), reboot, and run: {AGAIN}"
         )
     return all(well) and not todo.skipped
+
+
+def is_anything_wanted(workshop: Workshop) -> bool:
+    """Whether the organiser names any software for attendees."""
+    return bool(workshop.packages) or workshop.dashboard.nvdashboard
 
 
 def ask_driver() -> Driver:

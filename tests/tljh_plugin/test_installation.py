@@ -13,7 +13,7 @@ from jupyterhub_gpuworkshop.machine.simulated import create_devices
 from jupyterhub_gpuworkshop.service.kept import STATE_FILE
 from jupyterhub_gpuworkshop.tools.tljh_places import TljhPlaces, host_workshop
 from jupyterhub_gpuworkshop.workshop import Workshop
-from tljh_plugin import packages, removal
+from tljh_plugin import commands, packages, removal
 from tljh_plugin.installation import finish, is_our_link
 from tljh_plugin.stack import Driver
 
@@ -61,6 +61,32 @@ def test_each_stack_is_a_run_of_pip_and_a_failure_stops_no_other(
     assert asked == ["pandas", "jax[cuda13]", "cupy-cuda13x[ctk]"]
     assert "--upgrade" not in log.read_text()
     assert "jax could not be installed:\nboom" in "\n".join(said)
+
+
+def test_nvdashboard_is_installed_where_it_is_wanted_and_what_it_shows_is_told(
+    places: TljhPlaces,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = tmp_path / "asked"
+    _python(places, f'echo "$@" >>{log}')
+    monkeypatch.setattr(packages, "ask_driver", Driver)
+    monkeypatch.setattr(commands, "require_root", lambda _: None)
+    places.config_file.write_text("gpuworkshop: {dashboard: {nvdashboard: false}}")
+    finish(places)
+    said: list[str] = []
+    assert commands.packages(said.append, places) == 0
+    assert "none are named" in said.pop()
+    assert not log.exists()
+    places.config_file.write_text("gpuworkshop: {dashboard: {nvdashboard: true}}")
+    with caplog.at_level(logging.INFO, "tljh"):
+        finish(places)
+    assert packages.WHAT_NVDASHBOARD_SHOWS in caplog.messages
+    assert commands.packages(said.append, places) == 0
+    assert said[0] == packages.WHAT_NVDASHBOARD_SHOWS
+    asked = [line.rpartition("--quiet ")[2] for line in log.read_text().splitlines()]
+    assert asked == ["jupyterlab-nvdashboard"] * 2
 
 
 def test_what_pip_breaks_without_failing_is_told(
