@@ -19,7 +19,8 @@ from .addresses import shown_name
 from .lock_outs import LockOuts
 
 _EVERY_SECONDS = 4.0
-"""Of many that wait a reading takes the time of a login or two."""
+_SHARE_OF_TIME = 0.05
+"""Logins wait for a reading, and of a flood of guesses one takes half a second."""
 
 
 class Unlocking:
@@ -51,7 +52,7 @@ class Unlocking:
         self._changed = changed
         self._log = log
         self._clock = clock
-        self._read_at: float | None = None
+        self._due_at: float | None = None
         self._orders: dict[str, Unlock] = {}
         self._done: dict[str, None] = {}
         self._task: asyncio.Task[None] | None = None
@@ -70,7 +71,7 @@ class Unlocking:
 
     def soon(self) -> None:
         """See to it that the next reports are up to date; return at once."""
-        if self._read_at is None or self._clock() - self._read_at >= _EVERY_SECONDS:
+        if self._due_at is None or self._clock() >= self._due_at:
             self._go_on()
 
     async def settled(self) -> None:
@@ -84,8 +85,6 @@ class Unlocking:
             self._task = asyncio.ensure_future(self._work())
 
     async def _work(self) -> None:
-        # Before it is read: one that never answers is not asked again at once.
-        self._read_at = self._clock()
         before = self.locked
         is_news = False
         try:
@@ -95,8 +94,12 @@ class Unlocking:
                 for order in missing:
                     await self._unlock(order)
                     is_news = True
+            begun = self._clock()
             self.locked = await asyncio.to_thread(self._read)
+            took = self._clock() - begun
+            self._due_at = self._clock() + max(_EVERY_SECONDS, took / _SHARE_OF_TIME)
         except Exception:
+            self._due_at = self._clock() + _EVERY_SECONDS
             self._log.exception("Reading who is locked out failed")
         if is_news or _who(before) != _who(self.locked):
             self._changed()

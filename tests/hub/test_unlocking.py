@@ -91,6 +91,23 @@ async def test_the_file_is_not_read_with_every_report(hub):
     assert hub.unlocking.locked == ()
 
 
+async def test_where_reading_takes_long_it_is_done_less_often(hub, monkeypatch):
+    readings = []
+    read = hub.lock_outs.locked
+
+    def take_long():
+        readings.append(1)
+        hub.now += 0.5
+        return read()
+
+    monkeypatch.setattr(hub.lock_outs, "locked", take_long)
+    await hub.look()
+    await hub.look()
+    assert len(readings) == 1
+    await hub.look()
+    assert len(readings) == 2
+
+
 @pytest.mark.parametrize("typed", ["ann", " Ann "])
 async def test_an_order_lets_somebody_in_and_says_so_until_it_is_withdrawn(
     hub, caplog, typed
