@@ -29,6 +29,7 @@ def parts_of(world, **more):
     acts = Acts(world.monitor, world.rules, world.history)
     announcing = Announcing(world.kept, world.history, world.link)
     locked_out = LockedOut(world.link, world.kept, world.history)
+    more.setdefault("usage", Usage(Pulses(world.gpus), world.history))
     return no_parts(
         announcing=announcing,
         locked_out=locked_out,
@@ -37,7 +38,6 @@ def parts_of(world, **more):
         monitor=world.monitor,
         history=world.history,
         acts=acts,
-        usage=Usage(Pulses(world.gpus), world.history),
         asked=AskedActs(world.monitor, world.actor, world.history),
         **more,
     )

@@ -5,6 +5,7 @@ import json
 import re
 import resource
 import signal
+import time
 
 import psutil
 import pytest
@@ -51,7 +52,7 @@ def lease(user, device):
 def granted(sequence, user):
     return Event(
         sequence=sequence,
-        at=1.0,
+        at=time.time(),
         kind=EventKind.LEASE_GRANTED,
         user=user,
         reason=f"granted to {user}",

@@ -1,0 +1,126 @@
+"""``GET api/v1/usage`` of a real application: totals, for everybody who may look."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from jupyterhub_gpuworkshop.core.units import GIB
+from jupyterhub_gpuworkshop.service.pulse import Pulse, Pulses
+from jupyterhub_gpuworkshop.service.usage import Span, Usage
+
+from .stub_hub import StubHub
+from .test_acts_api import Site, said
+from .test_usage import glance
+
+PATH = "api/v1/usage"
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "rest-api.md"
+READERS = ("organiser-token", "ada-token", "reading-service-token")
+
+
+@pytest.fixture
+async def seen(world):
+    """Return a site after two readings of the first of its two devices."""
+    usage = Usage(Pulses(world.gpus), world.history)
+    hub = StubHub()
+    made = Site(world, hub, usage=usage)
+    made.usage = usage
+    await world.look()
+    uuid = world.devices[0].uuid
+    reading = glance(uuid, 3 * GIB, utilisation=0.5, temperature_celsius=41.0)
+    for seconds_ago in (2, 1):
+        taken_at = time.time() - seconds_ago
+        usage.take(Pulse(taken_at=taken_at, readings={uuid: reading}))
+    yield made
+    await made.close()
+    await hub.stop()
+
+
+async def asked(site, query, whose="ada-token"):
+    answer = await site.ask("GET", f"{PATH}{query}", whose)
+    assert answer.code == 200, answer.body
+    assert answer.headers["Content-Type"] == "application/json"
+    return json.loads(answer.body)
+
+
+@pytest.mark.parametrize("token", READERS)
+async def test_whoever_may_look_reads_the_totals_of_every_device(seen, token):
+    answer = await asked(seen, "?span=minutes", token)
+    first, second = (device.uuid for device in seen.world.devices)
+    assert answer["span"] == "minutes"
+    columns = answer["devices"][first]
+    assert columns["memory_used_bytes"] == [3 * GIB] * 2
+    assert columns["utilisation"] == [0.5, 0.5]
+    assert columns["temperature_celsius"] == [41.0, 41.0]
+    assert columns["power_watts"] == [None, None]
+    # Nothing has been read of it yet: an empty state, and no device left out.
+    assert answer["devices"][second] == {name: [] for name in columns}
+
+
+async def test_usage_names_nobody(seen):
+    await seen.world.look()
+    for span in Span:
+        told = json.dumps(await asked(seen, f"?span={span.value}"))
+        assert "ada" not in told
+        assert "thesis" not in told
+
+
+async def test_an_hour_is_told_where_nothing_else_is_asked(seen):
+    answer = await asked(seen, "")
+    assert answer["span"] == "hour"
+    (columns, _) = answer["devices"].values()
+    assert "memory_used_max_bytes" in columns
+
+
+async def test_one_device_is_asked_for_by_its_uuid(seen):
+    first, second = (device.uuid for device in seen.world.devices)
+    for uuid in (first, second):
+        answer = await asked(seen, f"?span=day&device={uuid}")
+        assert list(answer["devices"]) == [uuid]
+
+
+async def test_what_cannot_be_answered_is_said_in_a_sentence(seen):
+    wrong = await seen.ask("GET", f"{PATH}?span=year", "ada-token")
+    assert wrong.code == 400
+    assert said(wrong) == (
+        "span is not one of minutes, hour, day, event: write span=hour, say"
+    )
+    wrong = await seen.ask("GET", f"{PATH}?device=%3Cb%3E%25s", "ada-token")
+    assert wrong.code == 404
+    assert said(wrong) == "there is no such GPU; api/v1/snapshot lists them"
+    wrong = await seen.ask("POST", PATH, "organiser-token", body="{}")
+    assert wrong.code in (403, 405)
+
+
+@pytest.mark.parametrize(
+    ("token", "code"), [("", 401), ("nobodys-token", 401), ("stranger-token", 403)]
+)
+async def test_who_may_not_look_reads_nothing(seen, token, code):
+    answer = await seen.ask("GET", PATH, token)
+    assert answer.code == code
+    assert seen.world.devices[0].uuid not in answer.body.decode()
+
+
+async def test_it_is_encoded_once_however_many_ask(seen, monkeypatch):
+    made = []
+    columns = seen.usage.columns
+    monkeypatch.setattr(
+        seen.usage, "columns", lambda *asked: made.append(asked) or columns(*asked)
+    )
+    for token in READERS * 2:
+        await asked(seen, "?span=hour", token)
+    assert len(made) == 1
+    uuid = seen.world.devices[0].uuid
+    seen.usage.take(Pulse(taken_at=time.time(), readings={uuid: glance(uuid, GIB)}))
+    answer = await asked(seen, "?span=minutes")
+    assert answer["devices"][uuid]["memory_used_bytes"] == [3 * GIB, 3 * GIB, GIB]
+    assert len(made) == 2
+
+
+async def test_the_reference_shows_every_key(seen):
+    page = REFERENCE.read_text()
+    for span in Span:
+        for columns in (await asked(seen, f"?span={span.value}"))["devices"].values():
+            assert all(f"`{name}`" in page for name in columns)
+        assert f"`{span.value}`" in page
