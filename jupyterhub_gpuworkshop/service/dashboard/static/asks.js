@@ -39,7 +39,7 @@ export class Asks {
       confirm: {
         title: say("organiser.take_out_title", values),
         lines: [say("organiser.take_out_line"), say("organiser.take_out_stays", values)],
-        yes: say("organiser.take_out"),
+        yes: say("organiser.act_take_out"),
         danger: true,
       },
     });
@@ -114,7 +114,7 @@ export class Asks {
       confirm: {
         title: say("organiser.let_go_title", values),
         lines: [say("organiser.let_go_line")],
-        yes: say("organiser.let_go"),
+        yes: say("organiser.act_let_go"),
       },
     });
   }
@@ -167,7 +167,7 @@ export class Asks {
       confirm: {
         title: say("organiser.unlock_title", locked),
         lines: [say("organiser.unlock_line", locked)],
-        yes: say("organiser.unlock"),
+        yes: say("organiser.act_unlock"),
       },
     });
   }

@@ -24,6 +24,7 @@ export function drawCards(list, room, { ask, look }) {
 function makeCard(device, compact, ask) {
   const title = `device-${device.uuid}`;
   const plot = el("div", { class: "plot", data: { plot: device.uuid, label: device.label } });
+  const legend = el("ul", { class: "plain legend" });
   const button = el("button", { type: "button", class: "service" });
   const card = el(
     "li",
@@ -46,10 +47,10 @@ function makeCard(device, compact, ask) {
       ...figure("power", say("organiser.power")),
       ...figure("promised", say("organiser.promised")),
     ),
-    el("ul", { class: "plain legend" }),
+    compact ? null : legend,
     el("p", { class: "bad problem", hidden: true }),
     compact
-      ? el("details", {}, el("summary", { text: say("organiser.last_hour") }), plot)
+      ? el("details", {}, el("summary", { text: say("organiser.more_of_it") }), legend, plot)
       : plot,
     el("div", { class: "buttons" }, button),
   );
@@ -71,13 +72,13 @@ function updateCard(card, device, room, look) {
   set(card, "h3", say("organiser.device", { label: device.label }));
   set(card, ".model", device.name);
   const out = device.lost ? "lost" : device.drained ? "drained" : "";
-  text(card.querySelector(".flags"), out ? say(`organiser.${out}`) : "");
+  text(card.querySelector(".flags"), out ? say(`organiser.device_${out}`) : "");
   mark(card, "lost", device.lost);
   mark(card, "drained", device.drained);
   const problem = card.querySelector(".problem");
   text(problem, device.problem ?? "");
   problem.hidden = !device.problem || device.lost;
-  text(card.button, say(device.drained ? "organiser.take_back" : "organiser.take_out"));
+  text(card.button, say(device.drained ? "organiser.take_back" : "organiser.act_take_out"));
   attr(
     card.button,
     "aria-label",

@@ -3,10 +3,19 @@
 import { clock, el, keyed, say, size, text } from "./dom.js";
 import { whose } from "./room.js";
 
-/** Draw the lines. */
-export function drawNeeds(list, none, room, { ask, look, people }) {
+const FIRST = 8;
+let all = false;
+
+/** Draw the lines; `more` shows those that are left. */
+export function drawNeeds(list, none, more, room, { ask, look, people }) {
   const lines = linesOf(room, { ask, look, people });
-  keyed(list, lines, {
+  more.onclick = () => {
+    all = true;
+    drawNeeds(list, none, more, room, { ask, look, people });
+  };
+  more.hidden = all || lines.length <= FIRST;
+  text(more, say("organiser.more", { count: lines.length - FIRST }));
+  keyed(list, all ? lines : lines.slice(0, FIRST), {
     key: (line) => line.key,
     make: (line) => {
       const buttons = el("div", { class: "buttons" });
@@ -38,7 +47,7 @@ export function drawNeeds(list, none, room, { ask, look, people }) {
 function linesOf(room, { ask, look, people }) {
   const lines = [];
   const add = (kind, key, words, does = {}) => {
-    const acts = Object.keys(does).map((press) => ({ press, label: say(`organiser.${press}`) }));
+    const acts = Object.keys(does).map((press) => ({ press, label: say(`organiser.act_${press}`) }));
     lines.push({ kind, key: `${kind} ${key} ${acts.length}`, text: words, does, acts });
   };
   for (const device of room.devices) {

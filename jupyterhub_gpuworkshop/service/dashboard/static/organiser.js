@@ -40,7 +40,7 @@ const DRAW = {
     total();
   },
   needs() {
-    drawNeeds(at("needs"), at("needs-none"), room, { ask, look, people });
+    drawNeeds(at("needs"), at("needs-none"), at("needs-more"), room, { ask, look, people });
   },
   people() {
     people.draw();

@@ -175,8 +175,8 @@ export class People {
     none.hidden = found.length > 0;
     this.table.hidden = found.length === 0;
     document.getElementById("people-key").hidden = groups.length === 0;
-    const why = groups.length ? "none_such" : this.room.isKnown ? "no_people" : "not_looked";
-    text(none, say(`organiser.${why}`));
+    const why = groups.length ? "none_such" : this.room.isKnown ? "none" : "not_looked";
+    text(none, say(`organiser.people_${why}`));
   }
 
   drawGroup(body, group, wanted) {
@@ -309,8 +309,8 @@ function drawHolder(tr, holder, room) {
 function drawActs(tr, acts, about) {
   keyed(tr.querySelector(".acts"), acts, {
     key: (name) => name,
-    make: (name) => el("button", { type: "button", data: { act: name }, text: say(`organiser.${name}`) }),
-    update: (button, name) => attr(button, "aria-label", `${say(`organiser.${name}`)}: ${about}`),
+    make: (name) => el("button", { type: "button", data: { act: name }, text: say(`organiser.act_${name}`) }),
+    update: (button, name) => attr(button, "aria-label", `${say(`organiser.act_${name}`)}: ${about}`),
     always: true,
   });
 }

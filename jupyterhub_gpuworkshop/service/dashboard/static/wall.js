@@ -5,7 +5,8 @@ import { live } from "./live.js";
 import { paint } from "./palette.js";
 
 const MOST_EVENTS = 4;
-const NAMED_PART = 0.07;
+const NAMED_PART = 0.1;
+const NOTEWORTHY_PART = 0.005;
 const at = (id) => document.getElementById(id);
 const names = new URLSearchParams(window.location.search).get("names") === "yes";
 
@@ -37,34 +38,54 @@ function drawDevices() {
   });
 }
 
-/** Return how many columns and rows fill a wide screen. */
+// How many devices at most stand in so many columns of a wide screen.
+const GRIDS = [
+  [1, 1],
+  [2, 2],
+  [3, 3],
+  [4, 2],
+  [6, 3],
+  [8, 4],
+  [9, 3],
+  [16, 4],
+];
+
 function gridOf(count) {
-  const columns = [1, 2, 3, 4].find((most) => count <= most * Math.ceil(most / 2)) ?? (count <= 16 ? 4 : 8);
+  const [, columns] = GRIDS.find(([most]) => count <= most) ?? [count, 8];
   return [columns, Math.max(1, Math.ceil(count / columns))];
 }
 
 function drawDevice(card, device) {
   text(card.querySelector("h2"), say("wall.device", { label: device.label }));
   const flag = device.lost ? "lost" : device.drained ? "drained" : "";
-  text(card.querySelector(".flags"), flag ? say(`wall.${flag}`) : "");
+  text(card.querySelector(".flags"), flag ? say(`wall.device_${flag}`) : "");
   mark(card, "out", flag);
-  const segments = (parts[device.uuid] ?? []).map((part, index) => ({ ...part, index }));
+  drawReadings(card, device);
+}
+
+/** Split the bar: what no process explains comes last, and is nobody's. */
+function drawParts(card, device, memory) {
+  const told = parts[device.uuid] ?? [];
+  const rest = (memory ?? 0) - told.reduce((sum, part) => sum + part.bytes, 0);
+  const segments = told.map((part, index) => ({ ...part, index }));
+  if (rest > NOTEWORTHY_PART * device.memory_total_bytes) {
+    segments.push({ bytes: rest, over: false, user: "", index: "rest" });
+  }
   keyed(card.querySelector(".memory"), segments, {
     key: (part) => part.index,
     make: () => el("div", { class: "part" }),
     update: (node, part) => {
       // Without names every part has its colour by its place.
-      paint(node, names && !part.user ? undefined : part.index);
+      paint(node, part.index === "rest" || (names && !part.user) ? undefined : part.index);
       mark(node, "over", part.over);
       const width = `${Math.min(100, (100 * part.bytes) / device.memory_total_bytes).toFixed(2)}%`;
       if (node.style.width !== width) node.style.width = width;
       const isWide = part.bytes > NAMED_PART * device.memory_total_bytes;
       const name = names ? part.user || say("wall.nobodys") : "";
-      text(node, isWide ? name : "");
+      text(node, isWide ? part.user : "");
       attr(node, "title", name || null);
     },
   });
-  drawReadings(card, device);
 }
 
 function drawReadings(card, device) {
@@ -73,6 +94,7 @@ function drawReadings(card, device) {
   text(card.querySelector(".used"), sizeOf(memory, device.memory_total_bytes));
   text(card.querySelector(".heat"), heat === null ? "" : number(heat, "°C"));
   text(card.querySelector(".power"), power === null ? "" : number(power, "W"));
+  drawParts(card, device, memory);
 }
 
 function drawTick() {
