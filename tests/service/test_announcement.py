@@ -1,12 +1,15 @@
 """What organisers announce to everybody: by whom, until when, and what survives."""
 
+import asyncio
 import json
 
 import pytest
 
 from jupyterhub_gpuworkshop.core.announcements import Announcement
 from jupyterhub_gpuworkshop.core.errors import ActForbidden, ActRefused
+from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.core.wire import REPLY, REPORT, Report
+from jupyterhub_gpuworkshop.machine.simulated import create_devices
 from jupyterhub_gpuworkshop.service.acts import IN_MEMORY_ONLY
 from jupyterhub_gpuworkshop.service.announcement import Announcing
 from jupyterhub_gpuworkshop.service.history import History
@@ -14,6 +17,8 @@ from jupyterhub_gpuworkshop.service.kept import STATE_FILE, Kept, KeptState, rea
 from jupyterhub_gpuworkshop.service.link import Link
 from jupyterhub_gpuworkshop.service.web.auth import Viewer
 
+from .service_process import ServiceProcess
+from .stub_hub import StubHub
 from .test_acts_api import said
 from .test_acts_api import site as site
 from .world import Clock
@@ -148,6 +153,36 @@ async def test_what_who_is_forgotten_has_announced_goes(tmp_path):
     assert life.announcing.announcement is not None
     await life.kept.forget(["olga"])
     assert life.announcing.announcement is None
+
+
+async def test_a_service_that_is_killed_tells_it_with_its_first_answer(tmp_path):
+    hub = StubHub()
+    create_devices(tmp_path / "gpus", 1, GIB)
+    gpus = {"source": "simulated", "simulated_dir": str(tmp_path / "gpus")}
+    service = ServiceProcess(tmp_path, {"gpus": gpus}, hub_port=hub.port)
+    asked = {
+        "method": "POST",
+        "headers": {"Authorization": "token organiser-token"},
+        "body": json.dumps({"text": "Lunch", "seconds": 600}),
+    }
+    report = REPORT.dump_json(Report(hub_id="hub", sent_at=1.0))
+    try:
+        await service.start().is_up()
+        while True:
+            answer = await service.get(_PATH, **asked)
+            # It has yet to find out that no other service acts.
+            if answer.code != 409:
+                break
+            await asyncio.sleep(0.05)
+        assert answer.code == 200, answer.body
+        service.process.kill()
+        await service.ended()
+        await service.start().is_up()
+        reply = REPLY.validate_json((await service.report(report)).body)
+        assert [one.text for one in reply.announced] == ["Lunch"]
+    finally:
+        service.end()
+        await hub.stop()
 
 
 async def _announced(site, token=_ADAS):
