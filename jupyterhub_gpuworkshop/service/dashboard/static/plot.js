@@ -274,7 +274,8 @@ function append(slot) {
   const { step } = SPANS[span];
   const last = slot.points.at(-1);
   const passed = last ? reading.at - last.at : Infinity;
-  if (passed < step) return;
+  // Ticks come a little early or late.
+  if (passed < step - 0.5) return;
   if (last && passed > Math.max(MISSED_SECONDS, 3 * step)) {
     // The line was cut, or the tab hidden: the service knows what was meanwhile.
     const isNew = slot.missedSince !== last.at;
