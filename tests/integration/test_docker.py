@@ -90,7 +90,8 @@ def test_the_hook_is_mounted_read_only_and_every_python_runs_it(make_docker_hub)
     assert "gpuworkshop_memory_caps" in finders
     settings = f"{HOOK_TARGET}/gpuworkshop_jupyter"
     assert hub.variables("ann")["JUPYTER_CONFIG_PATH"] == settings
-    assert hub.inside("ann", "ls", settings).split() == ["jupyter_server_config.py"]
+    found = hub.inside("ann", "ls", settings).split()
+    assert found == ["jupyter_server_config.py", "lab_button.py"]
     assert hub.variables("ann")["PYTHONPATH"] == f"{HOOK_TARGET}:/opt/of-the-image"
     touch = ("sh", "-c", f"touch {HOOK_TARGET}/x 2>&1 || true")
     assert "Read-only file system" in hub.inside("ann", *touch)
