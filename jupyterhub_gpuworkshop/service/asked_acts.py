@@ -17,6 +17,7 @@ from jupyterhub_gpuworkshop.core.rules import Action
 from jupyterhub_gpuworkshop.core.wire import Event, EventKind
 
 from .acting import Actor
+from .haste import Haste
 from .history import History
 from .monitor import Monitor
 from .taking import Taking
@@ -65,6 +66,7 @@ class AskedActs:
         self._actor = actor
         self._history = history
         self._why_not_act = why_not_act
+        self._haste = Haste()
         self._wall = wall
 
     async def reclaim(self, viewer: Viewer, owner: Owner, action: Action) -> str:
@@ -91,6 +93,7 @@ class AskedActs:
             raise ActRefused(why_not)
         if why_not := self._actor.why_not_begin(owner):
             raise ActRefused(why_not)
+        self._haste.count(viewer)
         asked = asker(viewer, owner.user)
         _LOG.info(
             "%s asks for %s of kernel %s of %s",

@@ -18,7 +18,9 @@ from jupyterhub_gpuworkshop.core.wire import EventKind
 from jupyterhub_gpuworkshop.machine.simulated_controls import fail_next
 from jupyterhub_gpuworkshop.service.acts import Acts
 from jupyterhub_gpuworkshop.service.asked_acts import AskedActs
+from jupyterhub_gpuworkshop.service.haste import Haste
 from jupyterhub_gpuworkshop.service.notices import Notices
+from jupyterhub_gpuworkshop.service.parking import parked
 from jupyterhub_gpuworkshop.service.web.auth import Viewer
 
 from .parking_world import PARK, ParkingWorld
@@ -239,6 +241,42 @@ async def test_where_nothing_can_be_paused_that_is_said_and_nothing_restarted(wo
     assert (posted(world), world.events()) == ([], [])
 
 
+def test_an_attendee_may_not_fill_the_history_with_what_is_asked_for():
+    now = [1000.0]
+    haste = Haste(lambda: now[0])
+    bob = Viewer(name="bob", attendee="bob")
+    for _ in range(12):
+        now[0] += 2
+        haste.count(ADA)
+    with pytest.raises(ActRefused, match="12 things within a minute"):
+        haste.count(ADA)
+    haste.count(bob)
+    for _ in range(100):
+        haste.count(OLGA)
+    now[0] += 38  # a minute after the first of them
+    haste.count(ADA)
+    with pytest.raises(ActRefused):
+        haste.count(ADA)
+    now[0] += 60
+    haste.count(bob)
+    assert set(haste._asked) == {"bob"}, "it is remembered for ever"
+
+
+async def test_who_asks_without_end_is_stopped(world):
+    kernel_id = await a_kernel(world, "")
+    world.attendee.answers[f"api/kernels/{kernel_id}"] = (500, b"")
+    asked, owner = acts_of(world), owner_of(world, kernel_id)
+    refused = 0
+    for _ in range(14):
+        try:
+            await asked.reclaim(ADA, owner, Action.RESTART)
+        except ActRefused:
+            refused += 1
+        await done(world)
+    assert refused == 2
+    assert len(world.events()) == 12
+
+
 @pytest.fixture
 async def room(tmp_path):
     """A world that can park, in which the rules never do."""
@@ -329,6 +367,21 @@ async def test_a_paused_kernel_is_ended_and_nobody_says_that_it_came_back(
     assert len(texts(room)) == (1 if viewer is OLGA else 0)
     await room.look()
     assert [x.parked_at for x in room.monitor.snapshot.kernels] in ([None], [])
+
+
+async def test_a_move_that_hangs_holds_up_nobody_for_ever(room, monkeypatch):
+    kernel_id = await room.hold()
+    await room.look()
+    await reclaim(room, OLGA, kernel_id, Action.PARK)
+    await room.look()
+    monkeypatch.setattr(parked, "_STILL_SECONDS", 0.05)
+    async with room.parking._mover.turn([room.devices[0].uuid]):
+        await reclaim(room, OLGA, kernel_id)
+    assert room.kinds()[-1] is EventKind.RECLAIM_FAILED
+    assert room.events()[-1].reason.endswith("on its GPU has not come back.")
+    assert posted(room) == []
+    await reclaim(room, OLGA, kernel_id)
+    assert room.kinds()[-1] is EventKind.KERNEL_RECLAIMED
 
 
 async def test_a_notice_of_an_organisers_stands_until_another_or_until_it_is_read():

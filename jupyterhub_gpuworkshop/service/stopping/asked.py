@@ -11,6 +11,7 @@ from jupyterhub_gpuworkshop.core.asking import Asker
 from jupyterhub_gpuworkshop.core.errors import ActRefused, HubError, NothingThere
 from jupyterhub_gpuworkshop.core.leases import Lease, LeaseState
 from jupyterhub_gpuworkshop.service.asked_acts import asker
+from jupyterhub_gpuworkshop.service.haste import Haste
 from jupyterhub_gpuworkshop.service.monitor import Monitor
 from jupyterhub_gpuworkshop.service.web.auth import Viewer
 
@@ -48,6 +49,7 @@ class AskedStops:
         self._ends = ends
         self._teller = teller
         self._why_not_act = why_not_act
+        self._haste = Haste()
 
     def stop(self, viewer: Viewer, lease_id: str) -> str:
         """Have a lease's server stopped.
@@ -61,6 +63,7 @@ class AskedStops:
         lease = self._find(viewer, lease_id)
         if why_not := self._why_not_act() or self._why_not(lease):
             raise ActRefused(why_not)
+        self._haste.count(viewer)
         asked = asker(viewer, lease.user)
         _LOG.info("%s asks for the end of the server of %s", viewer.name, lease.owner)
         self._ends.begin(lease, self._stop(lease, asked))
