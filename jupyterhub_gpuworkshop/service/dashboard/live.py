@@ -37,7 +37,10 @@ def is_own_origin(origin: str, hosts: list[str]) -> bool:
         origin: as a browser sends it.
         hosts: names, with their ports where these are not the usual ones.
     """
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
     port = _PORTS.get(parts.scheme)
     if port is None or not parts.netloc:
         return False
@@ -182,6 +185,8 @@ class LiveHandler(ApiHandler, WebSocketHandler):
         if self.is_drained:
             self.send(encode({"type": "bye", "code": code, "reason": reason}))
         self.close(code, reason)
+        if self._seat is not None:
+            self._feed.drop(self._seat)
 
     async def ask(self) -> Viewer | int:
         """Ask the hub anew who looks, past all that is remembered."""
