@@ -313,6 +313,7 @@ class Room:
                 **asked,
                 headers=headers,
                 raise_error=False,
+                follow_redirects=False,
                 allow_nonstandard_methods=True,
             )
         finally:
