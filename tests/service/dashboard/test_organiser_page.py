@@ -1,0 +1,486 @@
+"""The organiser's page and the wall in a real browser, fed by a test."""
+
+import time
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import async_playwright, expect
+
+from tests.conftest import require_engine
+from tests.service.stub_hub import StubHub
+
+from .fed_site import CHROMIUM, FedSite, comes_true, look, signed_in, until
+from .rooms import (
+    GIB,
+    crowd,
+    device,
+    event,
+    holder,
+    kernel,
+    lease,
+    messages,
+    whole,
+)
+
+# Plots have tests of their own, and each is drawn by a process that takes a while.
+NO_PLOTS = """
+export const plots = Object.assign(() => {}, {
+  tick() {},
+  picker: () => document.createElement("span"),
+});
+"""
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+MARKUP = "<img src=x onerror=window.owned=1>.ipynb"
+DEVICES = [device(0), device(1)]
+LEASES = [
+    lease("ada", used_gib=19.5),
+    lease("bob", used_gib=2.0, memory_limit="none", memory_limits=[]),
+    lease("cem", 1, used_gib=6.0, short_bytes=GIB),
+]
+KERNELS = [
+    kernel("ada", used_gib=19.5, state="busy"),
+    kernel("bob", used_gib=2.0, idle_seconds=1500, notebook="b.ipynb"),
+    kernel("cem", 1, used_gib=6.0, idle_seconds=300, pinned=True, pinned_until=None),
+    kernel("cem", 2, used_gib=0, parked_bytes=3 * GIB, notebook="paused.ipynb"),
+]
+HOLDERS = [
+    holder("ada", 11, used_gib=19.5, kernel_id="kernel-ada-0"),
+    holder("bob", 12, used_gib=2.0, kernel_id="kernel-bob-0"),
+    holder("cem", 13, number=1, used_gib=6.0, kernel_id="kernel-cem-1"),
+    holder("cem", 14, number=1, used_gib=1.0, kind="terminal", command="python x.py"),
+]
+EVENTS = [
+    event(3, "kernel_reclaimed", user="bob", reason="It was idle for 24 min."),
+    event(2, "lease_refused", user="dan", reason="No GPU has so much left."),
+    event(1, "device_drained", user="", reason="olga asked for it."),
+]
+
+
+async def without_plots(route):
+    await route.fulfill(content_type="text/javascript", body=NO_PLOTS)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def fed():
+    """Return a site and a browser in which an organiser is logged in."""
+    require_engine("browser", CHROMIUM.exists(), "install Debian's package chromium")
+    hub = StubHub()
+    site = FedSite(hub)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=["--no-sandbox"]
+        )
+        context = await signed_in(browser, "organiser")
+        await context.route("**/plot.js", without_plots)
+        yield site, context
+        await browser.close()
+    await site.close()
+    await hub.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def site(fed):
+    made, context = fed
+    made.forget()
+    made.first = messages(devices=DEVICES, room=whole(LEASES, KERNELS, HOLDERS, EVENTS))
+    yield made
+    for page in context.pages:
+        await page.close()
+
+
+@pytest.fixture
+def browser(fed):
+    return fed[1]
+
+
+def names(page):
+    """Return the first cells of the table's groups, as they stand."""
+    return page.locator("#people tr.lease th")
+
+
+def row(page, text):
+    return page.locator("#people tr", has_text=text)
+
+
+async def confirm(page, button, *, saying=()):
+    """Press the dialog's button, which says all that."""
+    dialog = page.get_by_role("dialog")
+    for words in saying:
+        await expect(dialog).to_contain_text(words)
+    await dialog.get_by_role("button", name=button, exact=True).click()
+    await expect(dialog).to_have_count(0)
+
+
+async def test_who_holds_what_stands_on_the_card_of_the_device(site, browser):
+    watched = await look(browser, site)
+    card = watched.page.locator("#devices > li").first
+    await expect(card).to_contain_text("40.0 of 80.0 GiB")
+    await expect(card).to_contain_text("64.0 of 80.0 GiB, 4 shares")
+    legend = card.locator(".legend li")
+    await expect(legend).to_have_text(
+        [
+            "ada19.5 GiB3.5 GiB above the share",
+            "bob2.0 GiB",
+            "not explained18.5 GiB",
+        ]
+    )
+    # Above a share it is hatched, beside what is within it.
+    widths = await card.locator(".memory .part").evaluate_all(
+        "parts => parts.map(part => [part.className, part.style.width])"
+    )
+    assert widths == [
+        ["part", "20%"],
+        ["part over", "4.38%"],
+        ["part", "2.5%"],
+        ["part", "23.13%"],
+    ]
+    assert await watched.all_well() == []
+
+
+async def test_what_needs_the_organiser_comes_first_with_what_to_do(site, browser):
+    room = whole(
+        LEASES,
+        KERNELS,
+        [*HOLDERS, holder("", 99, kind="foreign", used_gib=1, command="Xorg")],
+        waiting=[{"user": "dan", "server": "", "share": "1/5", "at": time.time()}],
+        locked=[{"name": "eve", "address": "10.0.0.1", "until": time.time() + 60}],
+        problems=["The server of bob does not answer."],
+    )
+    site.first = messages(devices=[device(0, lost=True), device(1)], room=room)
+    page = (await look(browser, site)).page
+    lines = page.locator("#needs li")
+    await expect(lines.locator(".label")).to_have_text(
+        [
+            "Lost",
+            "Locked out",
+            "Waits",
+            "Over share",
+            "Short",
+            "Outside",
+            "Not known",
+        ]
+    )
+    await lines.get_by_role("button", name="Unlock").click()
+    await confirm(page, "Unlock", saying=["eve", "10.0.0.1"])
+    await until(lambda: site.asked)
+    assert site.asked == [("POST", "attendees/eve/unlock", {})]
+    site.tell(whole(version=2, base=1, leases=[{**LEASES[0], "over_bytes": 0}]))
+    await expect(lines).to_have_count(6)
+    site.tell(whole(version=3))
+    await expect(lines).to_have_count(1)
+    site.tell({**site.first[1], "devices": DEVICES})
+    await expect(page.locator("#needs-none")).to_contain_text("Nothing needs you")
+
+
+async def test_the_table_is_sorted_by_its_head_and_says_how(site, browser):
+    page = (await look(browser, site)).page
+    await expect(names(page)).to_have_text(["ada", "bob", "cem"])
+    head = page.locator("#people-head")
+    await head.get_by_role("button", name="Memory").click()
+    await expect(names(page)).to_have_text(["ada", "cem", "bob"])
+    th = head.locator("th.memory")
+    await expect(th).to_have_attribute("aria-sort", "descending")
+    await head.get_by_role("button", name="Memory").press("Enter")
+    await expect(th).to_have_attribute("aria-sort", "ascending")
+    await expect(names(page)).to_have_text(["bob", "cem", "ada"])
+    await head.get_by_role("button", name="Idle for").click()
+    await expect(names(page)).to_have_text(["bob", "cem", "ada"])
+    assert await head.locator("[aria-sort]").count() == 1
+
+
+async def test_the_table_is_filtered_by_text_and_by_state(site, browser):
+    page = (await look(browser, site)).page
+    search = page.locator("#people-text")
+    await search.fill("PAUSED.ipynb")
+    await expect(names(page)).to_have_text(["cem"])
+    await expect(page.locator("#people tr.kernel")).to_have_count(1)
+    await search.fill("gpu 1")
+    await expect(names(page)).to_have_text(["cem"])
+    await expect(page.locator("#people tr.kernel")).to_have_count(2)
+    await search.fill("no such thing")
+    await expect(page.locator("#people-none")).to_contain_text("Nothing is like that")
+    await search.fill("")
+    states = page.locator("#people-states")
+    for state, found in (
+        ("Busy", ["ada"]),
+        ("Idle", ["bob", "cem"]),
+        ("Over share", ["ada"]),
+        ("Short", ["cem"]),
+        ("Paused", ["cem"]),
+    ):
+        chip = states.get_by_role("button", name=state)
+        await chip.click()
+        await expect(chip).to_have_attribute("aria-pressed", "true")
+        await expect(chip.locator(".count")).to_have_text(str(len(found)))
+        await expect(names(page)).to_have_text(found)
+
+
+async def test_an_action_names_whom_it_meets_asks_first_and_says_what_came(
+    site, browser
+):
+    page = (await look(browser, site)).page
+    free = row(page, "b.ipynb").get_by_role("button", name="Free")
+    await free.click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog).to_contain_text("bob runs b.ipynb, which holds 2.0 GiB")
+    await page.keyboard.press("Escape")
+    await expect(dialog).to_have_count(0)
+    await expect(free).to_be_focused()
+    assert site.asked == []
+    await free.click()
+    await dialog.get_by_label("Restart the kernel").check()
+    await expect(dialog).to_contain_text("All variables are lost")
+    site.answers["POST", "kernels/kernel-bob-0/reclaim"] = (202, "It is on its way.")
+    await confirm(page, "Free the memory")
+    await expect(page.locator("#said")).to_have_text("It is on its way.")
+    await expect(free).to_be_focused()
+    path = "kernels/kernel-bob-0/reclaim?user=bob&server="
+    assert site.asked == [("POST", path, {"action": "restart"})]
+
+
+async def test_a_refusal_is_told_in_its_own_words(site, browser):
+    page = (await look(browser, site)).page
+    site.answers["POST", "leases/lease-ada/stop"] = (409, "The hub does not answer.")
+    await row(page, "ada").first.get_by_role("button", name="Stop server").click()
+    await confirm(
+        page,
+        "Stop the server",
+        saying=["server of ada", "1 notebook loses its variables", "1/5"],
+    )
+    said = page.locator("#said")
+    await expect(said).to_have_text("That was not done. The hub does not answer.")
+    await expect(said).to_have_attribute("role", "status")
+
+
+async def test_each_action_is_a_call_of_the_api(site, browser):
+    page = (await look(browser, site)).page
+    await row(page, "ada").first.get_by_role("button", name="Tell").click()
+    await page.get_by_label("What do you tell them?").fill("Please free some.")
+    await confirm(page, "Tell them", saying=["ada"])
+    await row(page, "b.ipynb").get_by_role("button", name="Keep").click()
+    await page.get_by_label("For how long?").select_option("2 h")
+    await confirm(page, "Keep it")
+    await row(page, "notebook-1").get_by_role("button", name="Let go").click()
+    await confirm(page, "Let go")
+    await row(page, "x.py").get_by_role("button", name="End").click()
+    await confirm(page, "End the process", saying=["14", "python x.py", "1.0 GiB"])
+    card = page.locator("#devices > li").first
+    await card.get_by_role("button", name="Take GPU 0 out of service").click()
+    await confirm(page, "Take out of service", saying=["4 shares stay"])
+    await page.get_by_role("button", name="Announce to all").click()
+    await page.get_by_label("What do you announce?").fill("Lunch")
+    await page.get_by_label("For how long?").select_option("until taken down")
+    await confirm(page, "Announce it")
+    await until(lambda: len(site.asked) == 6)
+    assert site.asked == [
+        ("POST", "attendees/ada/notice", {"text": "Please free some."}),
+        ("POST", "kernels/kernel-bob-0/pin?user=bob&server=", {"seconds": 7200}),
+        ("DELETE", "kernels/kernel-cem-1/pin?user=cem&server=", None),
+        ("POST", "holders/14-5/end", {}),
+        ("POST", "devices/GPU-0/drain", None),
+        ("POST", "announcement", {"text": "Lunch", "seconds": None}),
+    ]
+    told = {"text": "Lunch", "at": 1.0, "until": None, "by": "olga"}
+    site.tell(whole(version=2, base=1, announcement=told))
+    await page.get_by_role("button", name="Take down").click()
+    await confirm(page, "Take down", saying=["Lunch"])
+    await until(lambda: len(site.asked) == 7)
+    assert site.asked[-1] == ("DELETE", "announcement", None)
+    site.tell(whole(version=3, base=2, announcement=None))
+    await expect(page.locator("#announcement")).to_be_hidden()
+
+
+async def test_names_with_markup_are_names(site, browser):
+    odd = kernel("ada", notebook=MARKUP, used_gib=1)
+    holds = {**lease("ada"), "user": MARKUP, "share": MARKUP}
+    site.first = messages(
+        devices=[device(0, name=MARKUP)],
+        room=whole(
+            [
+                {
+                    **lease("ada"),
+                    "user": MARKUP,
+                    "share": MARKUP,
+                    "server_verdict": MARKUP,
+                }
+            ],
+            [{**odd, "user": MARKUP, "verdict": MARKUP}],
+            [{**holder("ada", 5, kind="terminal", command=MARKUP), "user": MARKUP}],
+            [event(1, MARKUP, reason=MARKUP, user=MARKUP)],
+            problems=[MARKUP],
+            announcement={"text": MARKUP, "until": None, "by": MARKUP},
+        ),
+    )
+    watched = await look(browser, site)
+    page = watched.page
+    await expect(page.locator("#events li")).to_contain_text(MARKUP)
+    await row(page, MARKUP).nth(1).get_by_role("button", name="Free").click()
+    await expect(page.get_by_role("dialog")).to_contain_text(MARKUP)
+    assert await page.locator("main img").count() == 0
+    assert await page.evaluate("window.owned") is None
+    assert await watched.all_well() == []
+
+
+async def test_a_lost_connection_says_so_and_heals(site, browser):
+    page = (await look(browser, site)).page
+    shown = page.locator("#connection")
+    await expect(names(page)).to_have_count(3)
+    await expect(shown).to_be_hidden()
+    site.first = messages(devices=DEVICES, room=whole(LEASES[:1], KERNELS[:1]))
+    await page.evaluate(
+        "window.told = [];"
+        "new MutationObserver(() => told.push("
+        "document.getElementById('connection').textContent"
+        ")).observe(document.getElementById('connection'), {childList: true})"
+    )
+    site.hang_up()
+    await expect(names(page)).to_have_count(1)
+    await expect(shown).to_be_hidden()
+    assert await page.evaluate("told") == ["Connection lost, trying again ...", ""]
+
+
+async def test_who_is_logged_out_is_led_to_the_login(site, browser):
+    page = (await look(browser, site)).page
+    await expect(names(page)).to_have_count(3)
+    site.hang_up(4401)
+    link = page.locator("#connection a")
+    await expect(link).to_have_text("Log in again")
+    assert await link.get_attribute("href") == page.url
+    assert site.viewers == []
+
+
+async def test_an_old_picture_says_since_when(site, browser):
+    page = (await look(browser, site)).page
+    await expect(page.locator("#as-of")).to_contain_text("As of")
+    tick = {**site.first[2], "at": time.time() - 300, "devices": [[None] * 4] * 2}
+    site.tell(tick)
+    await expect(page.locator("#connection")).to_contain_text("could not be read since")
+    await expect(page.locator("#devices > li").first).to_contain_text("unknown")
+    site.tell(site.first[2])
+    await expect(page.locator("#connection")).to_be_hidden()
+
+
+async def test_events_are_filtered_by_kind_and_new_ones_come_first(site, browser):
+    page = (await look(browser, site)).page
+    events = page.locator("#events li strong")
+    everything = ["Memory taken back", "Share refused", "GPU taken out of service"]
+    await expect(events).to_have_text(everything)
+    chips = page.locator("#events-kinds")
+    await chips.get_by_role("button", name="Shares").click()
+    await expect(events).to_have_text(["Share refused"])
+    await chips.get_by_role("button", name="All").click()
+    site.tell(whole(version=2, base=1, events=[event(4, "lease_granted")]))
+    await expect(events).to_have_text(["Share granted", *everything])
+
+
+async def test_an_empty_room_says_what_to_do(site, browser):
+    site.first = messages(room=whole())
+    site.first[1]["why_none"] = "The driver is not loaded: run nvidia-smi."
+    page = (await look(browser, site)).page
+    await expect(page.locator("#devices-none")).to_contain_text("run nvidia-smi")
+    await expect(page.locator("#people-none")).to_contain_text("when a server starts")
+    await expect(page.locator("#events-none")).to_contain_text("Nothing yet")
+    await expect(page.locator("#people")).to_be_hidden()
+
+
+async def test_rows_and_focus_stay_while_a_room_of_500_changes(site, browser):
+    leases, kernels, holders = crowd(500)
+    site.first = messages(
+        devices=[device(x) for x in range(8)], room=whole(leases, kernels, holders)
+    )
+    watched = await look(browser, site)
+    page = watched.page
+    await expect(names(page)).to_have_count(100)
+    await expect(page.locator("#people-count")).to_contain_text("1500 notebooks")
+    button = page.locator("#people tr.kernel button").nth(40)
+    await button.focus()
+    await page.evaluate(
+        "window.body = document.querySelector('#people tbody:nth-of-type(3)');"
+        "window.held = document.activeElement; window.drawn = 0;"
+        "new MutationObserver((all) => drawn += all.length).observe("
+        "document.getElementById('people'),"
+        "{childList: true, subtree: true, attributes: true, characterData: true})"
+    )
+    busier = {**kernels[0], "state": "starting"}
+    site.tell(whole(version=2, base=1, kernels=[busier]))
+    await expect(page.locator("#people tr.kernel .state").first).to_have_text(
+        "starting"
+    )
+    # One cell is another one, and what only time changes is no hundred of them.
+    assert await page.evaluate("drawn") < 500
+    assert await page.evaluate("document.activeElement === held")
+    assert await page.evaluate(
+        "body === document.querySelector('#people tbody:nth-of-type(3)')"
+    )
+    await page.locator("#people-head").get_by_role("button", name="Attendee").click()
+    await expect(names(page).first).to_have_text("attendee-499")
+    await page.get_by_role("button", name="Show more (400 left)").click()
+    await expect(names(page)).to_have_count(200)
+    assert await watched.all_well() == []
+
+
+async def test_a_hidden_tab_listens_to_nothing(site, browser):
+    page = (await look(browser, site)).page
+    await until(lambda: len(site.viewers) == 1)
+    hide = (
+        "hidden => {Object.defineProperty(document, 'hidden',"
+        "{value: hidden, configurable: true});"
+        "document.dispatchEvent(new Event('visibilitychange'))}"
+    )
+    await page.evaluate(hide, True)
+    await until(lambda: site.viewers == [])
+    await page.evaluate(hide, False)
+    await until(lambda: len(site.viewers) == 1)
+    await expect(page.locator("#connection")).to_be_hidden()
+
+
+async def test_the_page_fits_a_phone_and_each_cell_names_itself(site, browser):
+    page = (await look(browser, site, width=390, height=844)).page
+    await expect(names(page)).to_have_count(3)
+    assert await page.evaluate("document.documentElement.scrollWidth") == 390
+    cell = row(page, "b.ipynb").locator("td.idle")
+    assert await cell.get_attribute("data-label") == "Idle for"
+    await expect(page.locator("#people-head")).to_be_hidden()
+    await page.get_by_label("Sort by").select_option("Memory")
+    await expect(names(page)).to_have_text(["ada", "cem", "bob"])
+
+
+def wall(*, name=""):
+    return {
+        "type": "wall",
+        "devices": {"GPU-0": [{"bytes": 40 * GIB, "over": True, "user": name}]},
+        "leases": 12,
+        "waiting": 3,
+        "freed_bytes_today": 131 * GIB,
+        "events": [{"at": 1.0, "kind": "kernel_reclaimed", "bytes": 3 * GIB}],
+    }
+
+
+@pytest.mark.parametrize("count", [1, 8, 16])
+async def test_the_wall_fills_a_projector_and_never_scrolls(site, browser, count):
+    devices = [device(x) for x in range(count)]
+    site.first = [*messages(devices=devices, view="wall"), wall()]
+    watched = await look(browser, site, path="wall", width=1920, height=1080)
+    page = watched.page
+    await expect(page.locator("#devices > li")).to_have_count(count)
+    await expect(page.locator("#events")).to_contain_text("Memory taken back (3.0 GiB)")
+    assert await page.evaluate(
+        "[document.documentElement.scrollWidth <= innerWidth,"
+        "document.documentElement.scrollHeight <= innerHeight]"
+    ) == [True, True]
+    await expect(page.locator("#total-waiting")).to_have_text("3")
+    assert await watched.all_well() == []
+
+
+async def test_the_wall_says_no_names_until_the_organiser_asks(site, browser):
+    site.first = [*messages(devices=DEVICES, view="wall"), wall()]
+    page = (await look(browser, site, path="wall")).page
+    part = page.locator("#devices .part.over")
+    await expect(part).to_have_text("")
+    site.first = [*messages(devices=DEVICES, view="wall"), wall(name="ada")]
+    await page.get_by_role("link", name="Show names").click()
+    await comes_true(page, "location.search === '?names=yes'")
+    await expect(part).to_have_text("ada")
+    await expect(page.get_by_role("link", name="Hide names")).to_be_visible()
