@@ -56,12 +56,15 @@ _READINGS = frozenset(
 _SAME_INSTANT_SECONDS = 2.0
 """Process and devices are read one after the other: an instant is known so well."""
 
+_SENTENCES_KEPT = 2048
+"""Many kernels are told the same."""
 _DURATION = r"\d+ (?:s|min|h(?: \d+ min)?)"
 _IDLE_OF = re.compile(rf"\bIdle for {_DURATION} of ({_DURATION})")
 _IDLE = re.compile(rf"\bIdle for {_DURATION}")
 _SOON = re.compile(rf" in {_DURATION}(?= if it stays idle)")
 
 
+@functools.lru_cache(maxsize=_SENTENCES_KEPT)
 def without_times(sentence: str) -> str:
     """Return a verdict without what counts up or down in it: rows say since when."""
     if "Idle for" not in sentence:
