@@ -109,6 +109,9 @@ class _Live(WebSocketHandler):
         for message in self.site.first:
             self.write_message(json.dumps(message))
 
+    def on_message(self, message):
+        """Hear that a page of ours asks; whether it does is for the tests of `live`."""
+
     def on_close(self):
         if self in self.site.viewers:
             self.site.viewers.remove(self)

@@ -113,13 +113,13 @@ export function width(node, part) {
 function warningsOf(lease) {
   const said = [];
   const add = (name, bytes) => {
-    if (bytes) said.push({ name, said: say(`attendee.${name}`, { size: size(bytes) }) });
+    if (bytes) said.push({ name, said: say(`attendee.warning_${name}`, { size: size(bytes) }) });
   };
   add("over_share", lease.over_bytes);
   add("short", lease.short_bytes);
   add("paused", lease.parked_bytes);
   if (lease.state === "quarantined") {
-    said.push({ name: "held_back", said: say("attendee.held_back") });
+    said.push({ name: "held_back", said: say("attendee.warning_held_back") });
   }
   if (lease.server_verdict) said.push({ name: "verdict", said: lease.server_verdict });
   return said;
