@@ -5,9 +5,12 @@ from dataclasses import replace
 
 import pytest
 
+from jupyterhub_gpuworkshop.core.rules import Action
 from jupyterhub_gpuworkshop.core.snapshot import KernelState
 from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.core.wire import EventKind
+from jupyterhub_gpuworkshop.service.asked_acts import AskedActs
+from jupyterhub_gpuworkshop.service.web.auth import Viewer
 
 from .parking_world import ParkingWorld
 from .real_server import cell
@@ -124,3 +127,51 @@ async def test_a_parked_kernel_is_back_when_a_cell_is_run_and_has_lost_nothing(
     await room.look()
     assert room.used_bytes() == 2 * GIB
     await room.close()
+
+
+@pytest.mark.lab
+async def test_a_kernel_is_paused_and_a_busy_one_restarted_at_a_persons_word(
+    tmp_path, server
+):
+    room = await ParkingWorld(tmp_path / "parking").open()
+    server.environment["GPUWORKSHOP_SIMULATED_GPUS"] = str(room.simulation)
+    await server.stop()
+    await server.start()
+    paused, busy = [(await server.ask("api/kernels", "POST", {}))["id"] for _ in "12"]
+    for kernel_id in (paused, busy):
+        await server.run(
+            kernel_id,
+            "from jupyterhub_gpuworkshop.notebook import simcuda\n"
+            "held = simcuda.allocate('1GiB')",
+        )
+    page = await server.begin(busy, "print('begun', flush=True)\nwhile True: pass")
+    room.report = replace(room.report, servers=(server.info,))
+    while KernelState.BUSY not in [x.state for x in (await room.look(0.1)).kernels]:
+        pass
+    await room.returns.step()
+    ada = Viewer(name="ada", attendee="ada")
+    await _reclaim(room, ada, paused, Action.PARK)
+    await room.step(2)
+    assert len(room.parking.parked) == 1, "nobody came back"
+    await _reclaim(room, Viewer(name="olga", attendee=None), busy, Action.RESTART)
+    await _reclaim(room, ada, paused, Action.RESTART)
+    await room.step(2)
+    assert [(x.kind, x.details["done"]) for x in room.events()] == [
+        (EventKind.KERNEL_RECLAIMED, done) for done in ("park", "restart", "restart")
+    ]
+    assert room.parking.parked == ()
+    await room.look()
+    assert room.used_bytes() == 0
+    page.close()
+    for kernel_id in (paused, busy):
+        await server.run(kernel_id, "assert 'held' not in globals()")
+    await room.close()
+
+
+async def _reclaim(room, viewer, kernel_id, action):
+    (owner,) = [x for x in room.monitor.kernels if x.kernel_id == kernel_id]
+    asked = AskedActs(room.monitor, room.actor, room.history)
+    await asked.reclaim(viewer, owner, action)
+    while room.actor.is_acting_on(owner):
+        await room.look(0.5)
+        await asyncio.sleep(0)
