@@ -201,25 +201,24 @@ def metrics() -> str:
         [
             "## For everybody who may look",
             "",
-            *_metric_rows(TOTALS),
+            *_metric_items(TOTALS),
             "",
             "## By attendee",
             "",
             "For tokens of organisers alone, where `metrics.by_attendee` of the "
             "workshop file is true. The leases of one server are added up.",
             "",
-            *_metric_rows(BY_ATTENDEE),
+            *_metric_items(BY_ATTENDEE),
             "",
         ]
     )
 
 
-def _metric_rows(described: tuple[Described, ...]) -> Iterator[str]:
-    yield "| metric | kind | labels | what it says |"
-    yield "| --- | --- | --- | --- |"
+def _metric_items(described: tuple[Described, ...]) -> Iterator[str]:
     for metric in described:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
-        yield f"| `{metric.name}` | {metric.kind.value} | {labels} | {metric.help} |"
+        kind = f"{metric.kind.value} by {labels}" if labels else metric.kind.value
+        yield f"- `{metric.name}` ({kind}): {metric.help}"
 
 
 def write_all() -> None:

@@ -94,8 +94,8 @@ TOTALS = (
     _gauge(
         "servers_unknown",
         (),
-        "How many of them did not answer as they should: nothing of theirs is "
-        "reclaimed. Absent while the hub does not report.",
+        "How many servers did not answer as they should when they were asked for their "
+        "kernels: nothing of theirs is reclaimed. Absent while the hub does not report.",
     ),
     _gauge(
         "problems",
@@ -204,7 +204,8 @@ TOTALS = (
     _gauge(
         "holders_memory_bytes",
         (*DEVICE, "kind"),
-        "What these processes hold together. Absent where it is not known of each.",
+        "Memory of this device that processes hold, by what part of a server they "
+        "belong to. Absent where it is not known of each of them.",
     ),
     _gauge(
         "kernels",
@@ -215,13 +216,13 @@ TOTALS = (
     _gauge(
         "kernels_parked",
         (),
-        "How many of them are paused, variables kept. Absent while the hub does not "
+        "How many kernels are paused, variables kept. Absent while the hub does not "
         "report.",
     ),
     _gauge(
         "kernels_pinned",
         (),
-        "How many of them are kept from being reclaimed for idleness. Absent while the "
+        "How many kernels are kept from being reclaimed for idleness. Absent while the "
         "hub does not report.",
     ),
     _counter(
@@ -253,19 +254,19 @@ BY_ATTENDEE = (
     _gauge(
         "attendee_memory_over_bytes",
         ATTENDEE_ON,
-        "What it uses above its share; 0 where it keeps to it. Absent where the "
-        "processes of the device are not known.",
+        "What this server uses of the device above its share; 0 where it keeps to it. "
+        "Absent where the processes of the device are not known.",
     ),
     _gauge(
         "attendee_memory_short_bytes",
         ATTENDEE_ON,
-        "What it may still ask for and would not get now. Absent where the processes "
-        "of the device are not known.",
+        "What this server may still ask for on the device and would not get now. "
+        "Absent where the processes of the device are not known.",
     ),
     _gauge(
         "attendee_memory_parked_bytes",
         ATTENDEE_ON,
-        "What its paused kernels will ask for again on the device.",
+        "What this server's paused kernels will ask for again on the device.",
     ),
     _gauge(
         "attendee_kernels",

@@ -1,5 +1,6 @@
 """The dashboard and the alerts that ship with the docs ask for what there is."""
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -62,6 +63,18 @@ def test_every_metric_but_a_few_is_on_the_dashboard_or_in_an_alert():
         "gpuworkshop_needed",
         "gpuworkshop_device_memory_free_bytes",
     }
+
+
+def test_every_metric_is_in_the_reference_with_its_words():
+    path = EXAMPLES.parent / "docs" / "generate.py"
+    spec = importlib.util.spec_from_file_location("generate", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    lines = module.metrics().splitlines()
+    for metric in BY_NAME.values():
+        (line,) = (x for x in lines if x.startswith(f"- `{metric.name}` "))
+        assert line.endswith(metric.help)
+        assert re.findall(r"`(\w+)`", line)[1:] == list(metric.labels)
 
 
 def test_what_names_attendees_is_in_the_folded_row_alone():
