@@ -94,8 +94,9 @@ TOTALS = (
     _gauge(
         "servers_unknown",
         (),
-        "How many servers did not answer as they should when they were asked for their "
-        "kernels: nothing of theirs is reclaimed. Absent while the hub does not report.",
+        "How many servers did not answer as they should when they were asked for "
+        "their kernels: nothing of theirs is reclaimed. Absent while the hub does not "
+        "report.",
     ),
     _gauge(
         "problems",
@@ -117,8 +118,8 @@ TOTALS = (
     _gauge(
         "waiting",
         (),
-        "How many servers were refused a share in the last 15 minutes and have not been "
-        "granted one since. Absent while the hub does not report.",
+        "How many servers were refused a share in the last 15 minutes and have not "
+        "been granted one since. Absent while the hub does not report.",
     ),
     _gauge(
         "device_up",
