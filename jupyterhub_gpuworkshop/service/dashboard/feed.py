@@ -283,21 +283,21 @@ class Feed:
 
     def _offer_own(self, seat: Seat) -> None:
         """Hand somebody what this view shows beside the devices, where it is new."""
-        messages, key, then = self._messages, seat.key, None
+        messages, then = self._messages, None
         if seat.view is View.ATTENDEE:
             message = messages.mine(seat.viewer)
-            if unseen := messages.unseen(seat.viewer):
-                mark_seen = self._monitor.notices.mark_seen
-                then = functools.partial(mark_seen, unseen)
         elif seat.view is View.ORGANISER:
             message = messages.room()
         else:
             message = messages.wall(with_names=seat.with_names)
         got = seat.got.get("own")
-        if got != message.version:
-            seat.got["own"] = message.version
-            changes = messages.changes_text(key, message, got)
-            seat.outlet.send(changes or messages.text(key, message), then)
+        if got == message.version:
+            return
+        seat.got["own"] = message.version
+        if seat.view is View.ATTENDEE and (unseen := messages.unseen(seat.viewer)):
+            then = functools.partial(self._monitor.notices.mark_seen, unseen)
+        changes = messages.changes_text(seat.key, message, got)
+        seat.outlet.send(changes or messages.text(seat.key, message), then)
 
     def _ask_some(self) -> None:
         """Ask the hub anew about those who have looked for long, a few at a time."""
