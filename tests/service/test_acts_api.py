@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 from dataclasses import replace
-from urllib.parse import urlencode
 
 import pytest
 from bs4 import BeautifulSoup
@@ -112,14 +111,9 @@ def said(response):
     return json.loads(response.body)["message"]
 
 
-def form_of(soup, act):
-    """Return what a browser posts for the first form of this act."""
-    form = soup.find("form", action=f"{PREFIX}{act}")
-    return {x["name"]: x["value"] for x in form.find_all("input")}
-
-
-async def post(site, act, fields, headers):
-    return await site.ask("POST", act, body=urlencode(fields), headers=headers)
+def own_token(soup):
+    """Return the token that a page's script sends along with what it asks for."""
+    return json.loads(soup.find(id="page").string)["xsrf"]
 
 
 async def test_why_a_kernel_is_kept_is_told_with_every_reading(site):
@@ -282,13 +276,13 @@ async def test_what_happened_to_nobody_is_not_told_who_has_no_name(site, start):
         assert "olga" not in answer.body.decode()
 
 
-async def test_a_page_that_is_fetched_ahead_warns_nobody(site):
+async def test_a_page_whose_script_has_not_run_warns_nobody(site):
     notices = site.world.monitor.notices
     notices.give(NoticeKind.PROCESS_ENDED, user="ada", text="It has ended.")
     await site.world.look()
-    await site.ask("GET", "", "ada-token", headers={"Sec-Purpose": "prefetch"})
-    assert [x.seen_at for x in notices.standing] == [None]
     await site.ask("GET", "", "ada-token")
+    assert [x.seen_at for x in notices.standing] == [None]
+    await site.ask("GET", "api/v1/snapshot", "ada-token")
     assert None not in [x.seen_at for x in notices.standing]
 
 
@@ -334,10 +328,6 @@ async def test_to_look_at_something_never_does_anything(site):
         f"api/v1/kernels/{site.kernel_id}/pin?seconds=60",
         f"api/v1/devices/{uuid}/drain",
         "api/v1/holders/1-1/end",
-        f"keep?kernel={site.kernel_id}&user=ada&server=&seconds=60",
-        "let-go",
-        f"drain?device={uuid}",
-        "undrain",
     ):
         assert (await site.ask("GET", path, "organiser-token")).code == 405, path
         assert (await site.ask("GET", path, headers=headers)).code == 405, path
@@ -346,100 +336,70 @@ async def test_to_look_at_something_never_does_anything(site):
 
 
 async def test_a_cookie_without_this_pages_own_token_does_nothing(site):
-    headers, soup = await site.log_in("ada-token")
-    fields = form_of(soup, "keep")
-    _, others = await site.log_in("bob-token")
-    assert others.find("form") is None
+    headers, page = await site.log_in("ada-token")
     olga, page_of_olga = await site.log_in("organiser-token")
-    stolen = {**fields, "_xsrf": form_of(page_of_olga, "keep")["_xsrf"]}
-    for wrong in ({**fields, "_xsrf": ""}, {**fields, "_xsrf": "x"}, stolen):
-        answer = await post(site, "keep", wrong, headers)
-        assert answer.code == 403
-        assert "none of this page" in answer.body.decode()
-    path = f"api/v1/kernels/{site.kernel_id}/pin"
-    for cookies in (headers, olga):
-        answer = await site.ask("POST", path, "", b'{"seconds": 60}', cookies)
-        assert answer.code == 401
+    pin = f"api/v1/kernels/{site.kernel_id}/pin"
+    uuid, process = site.world.devices[0].uuid, "1-1"
+    for cookies, stolen in ((headers, page_of_olga), (olga, page)):
+        for wrong in (None, "", "x", own_token(stolen)):
+            given = cookies if wrong is None else {**cookies, "X-XSRFToken": wrong}
+            for path in (
+                pin,
+                f"api/v1/devices/{uuid}/drain",
+                f"api/v1/holders/{process}/end",
+            ):
+                answer = await site.ask("POST", path, "", b'{"seconds": 60}', given)
+                assert answer.code == 401, (path, wrong)
+            assert (await site.ask("DELETE", pin, "", headers=given)).code == 401
+    assert site.pinned == []
+    assert site.world.monitor.kept.state.drained == ()
+
+
+async def test_the_page_does_what_its_buttons_ask_for(site):
+    headers, page = await site.log_in("ada-token")
+    mine = {**headers, "X-XSRFToken": own_token(page)}
+    pin = f"api/v1/kernels/{site.kernel_id}/pin?user=ada&server="
+    answer = await site.ask("POST", pin, "", b'{"seconds": 1800}', mine)
+    assert (answer.code, site.pinned) == (200, ["ada"])
+    assert "Pinned until" in said(answer)
+    assert (await site.ask("DELETE", pin, "", headers=mine)).code == 200
+    assert site.pinned == []
+    olga, page = await site.log_in("organiser-token")
+    hers = {**olga, "X-XSRFToken": own_token(page)}
+    drain = f"api/v1/devices/{site.world.devices[0].uuid}/drain"
+    # A button sends no body where there is nothing to say.
+    assert (await site.ask("POST", drain, "", headers=hers)).code == 200
+    assert site.world.monitor.kept.state.drained == (site.world.devices[0].uuid,)
+    assert (await site.ask("DELETE", drain, "", headers=hers)).code == 200
+    assert site.world.monitor.kept.state.drained == ()
+
+
+async def test_a_page_reaches_nothing_of_others(site):
+    bob, page = await site.log_in("bob-token")
+    theirs = {**bob, "X-XSRFToken": own_token(page)}
+    pin = f"api/v1/kernels/{site.kernel_id}/pin"
+    for query in ("", "?user=ada&server="):
+        answer = await site.ask("POST", pin + query, "", b'{"seconds": 60}', theirs)
+        assert answer.code == 404
+    drain = f"api/v1/devices/{site.world.devices[0].uuid}/drain"
+    for method in ("POST", "DELETE"):
+        assert (await site.ask(method, drain, "", headers=theirs)).code == 403
+    end = "api/v1/holders/1-1/end"
+    assert (await site.ask("POST", end, "", b"{}", theirs)).code == 403
     assert site.pinned == []
 
 
-async def test_a_form_keeps_a_kernel_and_leads_back_to_the_page(site):
-    headers, soup = await site.log_in("ada-token")
-    fields = form_of(soup, "keep")
-    assert fields["seconds"] == "7200"
-    answer = await post(site, "keep", fields, headers)
-    assert (answer.code, answer.headers["Location"]) == (303, PREFIX)
-    assert site.pinned == ["ada"]
-    told = answer.headers["Set-Cookie"].split(";")[0]
-    cookies = {"Cookie": f"{headers['Cookie']}; {told}"}
-    page = await site.ask("GET", "", headers=cookies)
-    soup = BeautifulSoup(page.body, "html.parser")
-    assert "Pinned until" in soup.find(role="status").get_text()
-    assert "form-action 'self'" in page.headers["Content-Security-Policy"]
-    # It is said to who did it, and to nobody else in this browser.
-    other, _ = await site.log_in("bob-token")
-    page = await site.ask("GET", "", headers={"Cookie": f"{other['Cookie']}; {told}"})
-    assert b"Pinned" not in page.body
-    answer = await post(site, "let-go", form_of(soup, "let-go"), headers)
-    assert answer.code == 303
-    assert site.pinned == []
-
-
-async def test_a_form_that_was_changed_reaches_nothing_of_others(site):
-    headers, soup = await site.log_in("ada-token")
-    mine = form_of(soup, "keep")
-    bob, _ = await site.log_in("bob-token")
-    page = await site.ask("GET", "", headers=bob)
-    xsrf = next(c for c in bob["Cookie"].split("; ") if c.startswith("_xsrf="))
-    assert page.code == 200
-    theirs = {**mine, "_xsrf": xsrf.partition("=")[2]}
-    assert (await post(site, "keep", theirs, bob)).code == 404
-    for fields, code in (
-        ({**mine, "seconds": "7201"}, 403),
-        ({**mine, "seconds": ""}, 403),
-        ({**mine, "seconds": "-1"}, 400),
-        ({**mine, "seconds": "0"}, 400),
-        ({"_xsrf": mine["_xsrf"]}, 400),
-        ({**mine, "user": "bob"}, 404),
-    ):
-        answer = await post(site, "keep", fields, headers)
-        assert answer.code == code
-        assert "That was not done" in answer.body.decode()
-    device = {"_xsrf": mine["_xsrf"], "device": site.world.devices[0].uuid}
-    for act in ("drain", "undrain"):
-        assert (await post(site, act, device, headers)).code == 403
-    process = {"_xsrf": mine["_xsrf"], "process": "1-1"}
-    assert (await post(site, "end", process, headers)).code == 403
-    assert (await site.ask("GET", "end?process=1-1", headers=headers)).code == 403
-    assert site.pinned == []
-
-
-async def test_an_organiser_ends_a_process_after_a_page_that_asks(site, start):
+async def test_an_organiser_ends_a_process_from_the_page(site, start):
     process = start()
-    headers, _ = await site.log_in("organiser-token")
+    headers, page = await site.log_in("organiser-token")
+    hers = {**headers, "X-XSRFToken": own_token(page)}
     see(site.world, holder(process))
-    page = await site.ask("GET", "", headers=headers)
-    link = BeautifulSoup(page.body, "html.parser").find("a", string="End it")["href"]
-    asked = await site.ask("GET", link.removeprefix(PREFIX), headers=headers)
-    soup = BeautifulSoup(asked.body, "html.parser")
-    assert "python train.py" in soup.get_text()
-    assert soup.find("meta", attrs={"http-equiv": "refresh"}) is None
-    assert site.endings._under_way == {}
-    answer = await post(site, "end", form_of(soup, "end"), headers)
-    assert answer.code == 303
+    (shown,) = site.world.monitor.snapshot.holders
+    which = f"{shown.process.pid}-{shown.process.started}"
+    answer = await site.ask("POST", f"api/v1/holders/{which}/end", "", b"{}", hers)
+    assert answer.code == 202
     await outcome(site.endings)
     assert [e.kind.value for e in site.world.events()] == ["process_ended"]
-
-
-async def test_an_organiser_drains_a_gpu_and_takes_it_back(site):
-    headers, soup = await site.log_in("organiser-token")
-    drained = form_of(soup, "drain")
-    assert (await post(site, "drain", drained, headers)).code == 303
-    page = await site.ask("GET", "", headers=headers)
-    soup = BeautifulSoup(page.body, "html.parser")
-    assert soup.get_text().count("out of service") >= 1
-    assert (await post(site, "undrain", form_of(soup, "undrain"), headers)).code == 303
-    assert site.world.monitor.kept.state.drained == ()
 
 
 async def test_two_who_ask_at_once_are_both_answered(site):

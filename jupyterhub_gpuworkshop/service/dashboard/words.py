@@ -23,7 +23,7 @@ def words_of(*parts: str) -> dict[str, Any]:
 _ALL = words_of(*_WORDS)
 
 
-def say(name: str, **values: object) -> str:
+def say(name: str, /, **values: object) -> str:
     """Return a text with its values in place.
 
     Args:

@@ -37,13 +37,6 @@ from .api import EventsHandler, HealthHandler, SnapshotHandler
 from .asked_api import NoticeHandler, ReclaimHandler, StopHandler
 from .locked_api import LockedHandler, UnlockHandler
 from .metrics import MetricsHandler
-from .page_acts import (
-    DrainFormHandler,
-    EndFormHandler,
-    KeepHandler,
-    LetGoHandler,
-    UndrainFormHandler,
-)
 from .usage_api import UsageAnswers, UsageHandler
 from .work import ArchiveHandler, WorkHandler
 
@@ -83,16 +76,17 @@ def web_application(service: "GpuService", parts: "Parts") -> Application:
 
 def _routes(service: "GpuService", parts: "Parts") -> _Routes:
     auth, monitor, history = parts.auth, parts.monitor, parts.history
-    acting = {
-        "auth": auth,
-        "monitor": monitor,
-        "acts": parts.acts,
-        "endings": parts.endings,
-    }
     working = {"auth": auth, "folder": parts.rules.workshop.material.archives}
     announcing = {"auth": auth, "announcing": parts.announcing}
     unlocking = {"auth": auth, "locked_out": parts.locked_out}
-    asking = {**acting, "history": history, "rules": parts.rules}
+    asking = {
+        "auth": auth,
+        "monitor": monitor,
+        "history": history,
+        "rules": parts.rules,
+        "acts": parts.acts,
+        "endings": parts.endings,
+    }
     asked = {
         "auth": auth,
         "acts": parts.acts,
@@ -104,11 +98,6 @@ def _routes(service: "GpuService", parts: "Parts") -> _Routes:
     return [
         ("", PageHandler, {"auth": auth}),
         ("wall", WallHandler, {"auth": auth}),
-        ("keep", KeepHandler, acting),
-        ("let-go", LetGoHandler, acting),
-        ("drain", DrainFormHandler, acting),
-        ("undrain", UndrainFormHandler, acting),
-        ("end", EndFormHandler, acting),
         ("work", WorkHandler, working),
         ("work/archive", ArchiveHandler, working),
         ("oauth_callback", HubOAuthCallbackHandler, {}),

@@ -298,14 +298,7 @@ async def test_names_with_markup_are_names(site, browser):
     site.first = messages(
         devices=[device(0, name=MARKUP)],
         room=whole(
-            [
-                {
-                    **lease("ada"),
-                    "user": MARKUP,
-                    "share": MARKUP,
-                    "server_verdict": MARKUP,
-                }
-            ],
+            [{**holds, "server_verdict": MARKUP}],
             [{**odd, "user": MARKUP, "verdict": MARKUP}],
             [{**holder("ada", 5, kind="terminal", command=MARKUP), "user": MARKUP}],
             [event(1, MARKUP, reason=MARKUP, user=MARKUP)],
