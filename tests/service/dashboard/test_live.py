@@ -1,6 +1,9 @@
 """The websocket of the pages, over a real server: who gets in, and what they get."""
 
+import asyncio
 import json
+import re
+from pathlib import Path
 
 import pytest
 from tornado.httpclient import HTTPClientError
@@ -11,11 +14,13 @@ from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.service.dashboard import live
 from jupyterhub_gpuworkshop.service.dashboard.feed import MOST_OF_ONE
 from tests.service import stub_hub
+from tests.service.service_process import PREFIX
 from tests.service.stub_hub import StubHub
 
 from .live_site import LiveSite
 
 READ = stub_hub.READ
+DOCS = Path(__file__).parents[3] / "docs" / "reference" / "live-feed.md"
 
 
 @pytest.fixture
@@ -355,3 +360,21 @@ async def test_readings_go_on_with_nulls_while_the_driver_is_away(site, monkeypa
     tick = await viewer.until("tick")
     assert tick["devices"] == [[None] * 4] * 2
     assert tick["at"] == before["at"]
+
+
+async def test_the_example_of_the_docs_works(site, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    names = {}
+    exec(example, names)  # noqa: S102 - our own page
+    address = f"ws://{site.host}{PREFIX}"
+    watching = asyncio.ensure_future(names["watch"](address, "ada-token"))
+    viewer = await site.connect("?view=attendee", "ada-token")
+    await viewer.first()
+    while site.feed.viewers < 2:
+        await site.pulse()
+        await viewer.until("tick")
+    await site.feed.close()
+    await watching
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == f"GPU 0: {2 * GIB} bytes"
+    assert printed[-1] == "The service ends."
