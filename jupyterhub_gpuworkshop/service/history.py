@@ -41,6 +41,8 @@ _KEEP_SECONDS = 14 * 86_400.0
 _TIMEOUT_SECONDS = 3.0
 _FORGET_SECONDS = 20.0
 """The file is written anew, all of it."""
+_LOAD_USAGE_SECONDS = 20.0
+"""Of 64 devices it is 100,000 rows; nobody waits for them but who remembers usage."""
 _SERVICE = "service"
 _MOST_HUBS = 1000
 
@@ -189,7 +191,8 @@ class History:
         store = self._store
         if store is None:
             return []
-        return await self._try(lambda: store.load_usage(now)) or []
+        load = functools.partial(store.load_usage, now)
+        return await self._try(load, _LOAD_USAGE_SECONDS) or []
 
     async def write_usage(self, rows: Sequence[UsageRow], now: float) -> bool:
         """Write the usage of devices, and let go of all that is older than is kept.

@@ -29,8 +29,8 @@ from .usage_rows import (
 from .usage_store import UsageRow
 
 _HOUR_SECONDS = 3600
-_MOST_AT_ONCE = 300
-"""Minutes and quarters: a day's, after a disk was broken for so long, take a few."""
+_MOST_AT_ONCE = 2000
+"""Rows: a day's, after a disk was broken for so long, take several minutes."""
 _DECIMALS = {
     "utilisation": 3,
     "utilisation_max": 3,
@@ -103,15 +103,22 @@ class Usage:
 
     async def write(self) -> None:
         """Write the minutes and quarters that are not written yet."""
-        keys = sorted(self._unwritten, key=lambda x: -x[1])[:_MOST_AT_ONCE]
-        rows = [
-            UsageRow(step_seconds=step, at=int(at), device=uuid, values=values)
-            for step, at in keys
-            for uuid, series in self._series.items()
-            if (values := _rows_of(series, step).values_at(at)) is not None
-        ]
+        rows: list[UsageRow] = []
+        taken: set[tuple[int, float]] = set()
+        for step, at in sorted(self._unwritten, key=lambda key: -key[1]):
+            if len(rows) >= _MOST_AT_ONCE:
+                break
+            taken.add((step, at))
+            for uuid, series in self._series.items():
+                values = _rows_of(series, step).values_at(at)
+                if values is not None:
+                    rows.append(
+                        UsageRow(
+                            step_seconds=step, at=int(at), device=uuid, values=values
+                        )
+                    )
         if await self._history.write_usage(rows, self._wall()):
-            self._unwritten -= set(keys)
+            self._unwritten -= taken
 
     async def close(self) -> None:
         """Write what is known, also of the minute that is not over."""
@@ -167,7 +174,10 @@ class Usage:
         return device in self._series
 
     async def _open(self) -> None:
-        for row in await self._history.load_usage(self._wall()):
+        loaded = await self._history.load_usage(self._wall())
+        for count, row in enumerate(loaded):
+            if count % _MOST_AT_ONCE == 0:
+                await asyncio.sleep(0)  # others have their turn
             series = self._series.get(row.device)
             if series is None:
                 series = self._series[row.device] = Series(self._history.keep_seconds)

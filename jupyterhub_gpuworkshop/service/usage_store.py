@@ -64,9 +64,12 @@ class UsageRow:
 
 
 def load_usage(connection: Connection, table: Table, now: float) -> list[UsageRow]:
-    """Return what is in it until now, oldest first."""
+    """Return what is in it until now: minutes, then quarters, oldest first."""
     rows = connection.execute(
-        select(table).where(table.c.at <= now).order_by(table.c.at)
+        # The order of the primary key, in which they lie there.
+        select(table)
+        .where(table.c.at <= now)
+        .order_by(table.c.step_seconds, table.c.at)
     )
     return [
         UsageRow(

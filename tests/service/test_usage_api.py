@@ -9,6 +9,8 @@ import pytest
 from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.service.pulse import Pulse, Pulses
 from jupyterhub_gpuworkshop.service.usage import Span, Usage
+from jupyterhub_gpuworkshop.service.web.usage_api import UsageAnswers
+from tests.machine.nvml_double.words import Clock
 
 from .stub_hub import StubHub
 from .test_acts_api import Site, said
@@ -103,19 +105,23 @@ async def test_who_may_not_look_reads_nothing(seen, token, code):
 
 
 async def test_it_is_encoded_once_however_many_ask(seen, monkeypatch):
-    made = []
+    made, clock = [], Clock()
     columns = seen.usage.columns
     monkeypatch.setattr(
         seen.usage, "columns", lambda *asked: made.append(asked) or columns(*asked)
     )
-    for token in READERS * 2:
-        await asked(seen, "?span=hour", token)
-    assert len(made) == 1
+    answers = UsageAnswers(seen.usage, seen.world.monitor, clock=clock)
     uuid = seen.world.devices[0].uuid
-    seen.usage.take(Pulse(taken_at=time.time(), readings={uuid: glance(uuid, GIB)}))
-    answer = await asked(seen, "?span=minutes")
-    assert answer["devices"][uuid]["memory_used_bytes"] == [3 * GIB, 3 * GIB, GIB]
+    for _ in range(200):
+        answers.answer(Span.MINUTES, "")
+        answers.answer(Span.MINUTES, uuid)
     assert len(made) == 2
+    seen.usage.take(Pulse(taken_at=time.time(), readings={uuid: glance(uuid, GIB)}))
+    clock.now += 1
+    answer = json.loads(answers.answer(Span.MINUTES, uuid))
+    assert answer["devices"][uuid]["memory_used_bytes"] == [3 * GIB, 3 * GIB, GIB]
+    # What nobody asks for any more is not kept.
+    assert list(answers._made) == [(Span.MINUTES, uuid)]
 
 
 async def test_the_reference_shows_every_key(seen):

@@ -5,6 +5,8 @@ devices, which are everyone's (design, rule 5), and names nobody.
 """
 
 import json
+import time
+from collections.abc import Callable
 
 from jupyterhub.services.auth import HubOAuth
 from tornado.web import HTTPError
@@ -14,6 +16,9 @@ from jupyterhub_gpuworkshop.service.usage import Span, Usage
 
 from .api import ApiHandler
 
+_GOOD_SECONDS = {Span.MINUTES: 1.0, Span.HOUR: 5.0, Span.DAY: 20.0, Span.EVENT: 60.0}
+"""How long an answer is given again: a day of 64 devices takes a while to write."""
+
 
 class UsageAnswers:
     """The usage as JSON, made anew only where there is more to tell.
@@ -21,13 +26,20 @@ class UsageAnswers:
     Args:
         usage: what is told.
         monitor: which devices exist.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, usage: Usage, monitor: Monitor) -> None:
+    def __init__(
+        self,
+        usage: Usage,
+        monitor: Monitor,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._usage = usage
         self._monitor = monitor
-        self._made: dict[tuple[Span, str], bytes] = {}
-        self._made_in = -1
+        self._clock = clock
+        self._made: dict[tuple[Span, str], tuple[float, bytes]] = {}
 
     def has(self, device: str) -> bool:
         """Whether there is, or was, such a device."""
@@ -35,13 +47,11 @@ class UsageAnswers:
 
     def answer(self, span: Span, device: str) -> bytes:
         """Return the columns of one device, or of all where none is named."""
-        if self._made_in != self._usage.rounds:
-            self._made_in = self._usage.rounds
-            self._made.clear()
-        asked = (span, device)
-        if asked not in self._made:
-            self._made[asked] = self._encode(span, device)
-        return self._made[asked]
+        now, asked = self._clock(), (span, device)
+        if asked not in self._made or self._made[asked][0] <= now:
+            self._made = {k: x for k, x in self._made.items() if x[0] > now}
+            self._made[asked] = now + _GOOD_SECONDS[span], self._encode(span, device)
+        return self._made[asked][1]
 
     def _encode(self, span: Span, device: str) -> bytes:
         devices = [device] if device else None
