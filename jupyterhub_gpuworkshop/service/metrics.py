@@ -4,9 +4,9 @@ Owns what is known of each metric, and what is left out: what is unknown is abse
 never 0, and nobody's name is in any but those of `BY_ATTENDEE`. It asks nobody.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -16,8 +16,10 @@ from prometheus_client.core import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from jupyterhub_gpuworkshop.core.devices import Device
 from jupyterhub_gpuworkshop.core.leases import LeaseState
 from jupyterhub_gpuworkshop.core.snapshot import (
+    DeviceSample,
     Holder,
     HolderKind,
     KernelState,
@@ -137,8 +139,10 @@ def _totals(facts: Facts) -> Iterator[_Sample]:
         yield "servers_unknown", (), facts.unanswered
         yield "waiting", (), len(facts.report.refusals)
         yield from _kernels(snapshot)
-    for labels in _device_labels(snapshot).values():
-        yield from _device(facts, labels)
+    by_device = _sort(snapshot)
+    for device in snapshot.inventory.devices:
+        here = by_device.get(device.uuid) or _Here()
+        yield from _device(facts, device, here)
     if facts.hub_has_reported:
         states = Counter(x.state for x in snapshot.leases if not x.devices)
         for state in LeaseState:
@@ -158,58 +162,77 @@ def _kernels(snapshot: Snapshot) -> Iterator[_Sample]:
     yield "kernels_pinned", (), sum(x.pinned_until is not None for x in kernels)
 
 
-def _device_labels(snapshot: Snapshot) -> dict[str, _Labels]:
-    """Return what names each device, by UUID."""
-    return {x.uuid: (x.uuid, x.label, x.name) for x in snapshot.inventory.devices}
+@dataclass(slots=True)
+class _Here:
+    """What there is on one device, sorted once for all of them."""
+
+    sample: DeviceSample | None = None
+    holders: list[Holder] = field(default_factory=list)
+    lease_states: list[LeaseState] = field(default_factory=list)
+    promised_bytes: int = 0
+    parked_bytes: int = 0
+    short_bytes: int = 0
+    over: int = 0
 
 
-def _device(facts: Facts, labels: _Labels) -> Iterator[_Sample]:
+def _sort(snapshot: Snapshot) -> dict[str, _Here]:
+    found: dict[str, _Here] = defaultdict(_Here)
+    for sample in snapshot.samples:
+        found[sample.uuid].sample = sample
+    for holder in snapshot.holders:
+        found[holder.device].holders.append(holder)
+    for lease in snapshot.leases:
+        for uuid in set(lease.uuids):
+            found[uuid].lease_states.append(lease.state)
+            found[uuid].promised_bytes += lease.bytes_on(uuid)
+    for use in snapshot.uses:
+        for uuid, parked_bytes in use.parked_bytes.items():
+            found[uuid].parked_bytes += parked_bytes
+        for uuid, short_bytes in use.short_bytes.items():
+            found[uuid].short_bytes += short_bytes
+        for uuid, over_bytes in use.over_bytes.items():
+            found[uuid].over += over_bytes > 0
+    return found
+
+
+def _device(facts: Facts, device: Device, here: _Here) -> Iterator[_Sample]:
     """Return what is known of one device."""
-    snapshot, uuid = facts.snapshot, labels[0]
-    device = snapshot.inventory.find(uuid)
-    sample = next((x for x in snapshot.samples if x.uuid == uuid), None)
+    uuid, sample = device.uuid, here.sample
+    labels = (uuid, device.label, device.name)
+    is_listed = uuid in facts.listed
     yield "device_up", labels, sample is not None
-    if device is not None:
-        yield "device_lost", labels, device.lost
-        yield "device_memory_total_bytes", labels, device.memory_bytes
-    yield "device_drained", labels, uuid in snapshot.drained
+    yield "device_lost", labels, device.lost
+    yield "device_drained", labels, uuid in facts.snapshot.drained
+    yield "device_memory_total_bytes", labels, device.memory_bytes
     if sample is not None:
         yield "device_memory_used_bytes", labels, sample.memory_used_bytes
         yield "device_memory_free_bytes", labels, sample.memory_free_bytes
         yield "device_utilization_ratio", labels, sample.utilisation
         yield "device_temperature_celsius", labels, sample.temperature_celsius
         yield "device_power_watts", labels, sample.power_watts
-    if uuid in facts.listed:
-        yield from _holders(snapshot.holders, labels)
-    if not facts.hub_has_reported:
-        return
-    leases = [x for x in snapshot.leases if uuid in x.uuids]
-    states = Counter(x.state for x in leases)
-    for state in LeaseState:
-        yield "leases", (*labels, state.value), states[state]
-    promised_bytes = sum(x.bytes_on(uuid) for x in leases)
-    yield "device_memory_promised_bytes", labels, promised_bytes
-    uses = snapshot.uses
-    parked_bytes = sum(x.parked_bytes.get(uuid, 0) for x in uses)
-    yield "device_memory_parked_bytes", labels, parked_bytes
-    if uuid in facts.listed:
-        short_bytes = sum(x.short_bytes.get(uuid, 0) for x in uses)
-        yield "device_memory_short_bytes", labels, short_bytes
-        over = sum(x.over_bytes.get(uuid, 0) > 0 for x in uses)
-        yield "leases_over_share", labels, over
+    if is_listed:
+        yield from _holders(here.holders, labels)
+    if facts.hub_has_reported:
+        states = Counter(here.lease_states)
+        for state in LeaseState:
+            yield "leases", (*labels, state.value), states[state]
+        yield "device_memory_promised_bytes", labels, here.promised_bytes
+        yield "device_memory_parked_bytes", labels, here.parked_bytes
+    if facts.hub_has_reported and is_listed:
+        yield "device_memory_short_bytes", labels, here.short_bytes
+        yield "leases_over_share", labels, here.over
 
 
 def _holders(holders: Iterable[Holder], labels: _Labels) -> Iterator[_Sample]:
-    here = [x for x in holders if x.device == labels[0]]
-    for kind in HolderKind:
-        held = [x.memory_bytes for x in here if x.kind is kind]
-        known = [x for x in held if x is not None]
-        yield "holders", (*labels, kind.value), len(held)
-        yield (
-            "holders_memory_bytes",
-            (*labels, kind.value),
-            sum(known) if len(known) == len(held) else None,
-        )
+    held: dict[HolderKind, list[int | None]] = {kind: [] for kind in HolderKind}
+    for holder in holders:
+        held[holder.kind].append(holder.memory_bytes)
+    for kind, all_bytes in held.items():
+        known = [x for x in all_bytes if x is not None]
+        is_known = len(known) == len(all_bytes)
+        with_kind = (*labels, kind.value)
+        yield "holders", with_kind, len(all_bytes)
+        yield "holders_memory_bytes", with_kind, sum(known) if is_known else None
 
 
 def _by_attendee(facts: Facts) -> Iterator[_Sample]:
