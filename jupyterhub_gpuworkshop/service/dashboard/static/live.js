@@ -5,11 +5,13 @@ import { PAGE, clock, el, mark, say, text } from "./dom.js";
 
 const FIRST_WAIT_SECONDS = 0.5;
 const LONGEST_WAIT_SECONDS = 30;
-const SILENCE_SECONDS = 15;
+// A tick comes each second, whatever the GPUs do.
+const SILENCE_SECONDS = 10;
 const OLD_AFTER_SECONDS = 30;
 const OLD_LOOK_AFTER_SECONDS = 120;
 const LOG_IN = 4401;
 const MAY_NOT = 4403;
+const LOST = 1006;
 
 let offset = 0;
 
@@ -35,11 +37,13 @@ export function live(view, handlers, query = {}) {
   let last = null;
   let state = "connecting";
   let connecting = 0;
+  let greeted = false;
+
+  const search = new URLSearchParams({ view, ...query }).toString();
 
   function address() {
-    const url = new URL(`${PAGE.prefix}live`, window.location.href);
+    const url = new URL(`${PAGE.prefix}live?${search}`, window.location.href);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-    url.search = new URLSearchParams({ view, ...query }).toString();
     return url;
   }
 
@@ -47,7 +51,10 @@ export function live(view, handlers, query = {}) {
     clearTimeout(again);
     if (socket || document.hidden) return;
     heard = Date.now();
+    greeted = false;
     const mine = (socket = new WebSocket(address()));
+    // An attendee's own server has the same origin, and could not say this.
+    mine.addEventListener("open", () => mine.send(JSON.stringify({ xsrf: PAGE.xsrf })));
     mine.addEventListener("message", (event) => {
       if (mine === socket) receive(JSON.parse(event.data));
     });
@@ -58,7 +65,13 @@ export function live(view, handlers, query = {}) {
 
   function receive(message) {
     heard = Date.now();
+    if (message.type === "bye") {
+      // Some proxies do not hand on that a socket was closed.
+      drop(message.code);
+      return;
+    }
     if (message.type === "hello") {
+      greeted = true;
       offset = message.now - Date.now() / 1000;
       wait = FIRST_WAIT_SECONDS;
       state = "live";
@@ -68,7 +81,27 @@ export function live(view, handlers, query = {}) {
     show();
   }
 
+  /** A socket that does not open says nothing: ask why, as a page may. */
+  async function whyNot() {
+    const url = `${PAGE.prefix}live?${new URLSearchParams({ view, ...query })}`;
+    try {
+      const answer = await fetch(url, { headers: { "X-XSRFToken": PAGE.xsrf } });
+      if (answer.status === 401) refused(LOG_IN);
+      else if (answer.status === 403) refused(MAY_NOT);
+    } catch {
+      // The service is away: it is tried again.
+    }
+  }
+
+  function refused(code) {
+    if (socket && greeted) return;
+    drop();
+    clearTimeout(again);
+    closed(code);
+  }
+
   function closed(code) {
+    if (!greeted && code !== LOG_IN && code !== MAY_NOT) whyNot();
     socket = null;
     if (code === LOG_IN || code === MAY_NOT) {
       state = code === LOG_IN ? "log_in" : "may_not";
@@ -129,7 +162,7 @@ export function live(view, handlers, query = {}) {
   setInterval(() => {
     if (document.hidden) return;
     // A line may be dead without anybody saying so.
-    if (socket && Date.now() - heard > SILENCE_SECONDS * 1000) drop(1006);
+    if (socket && Date.now() - heard > SILENCE_SECONDS * 1000) drop(LOST);
     show();
   }, 1000);
   connecting = Date.now();
