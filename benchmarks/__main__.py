@@ -20,6 +20,7 @@ from . import (
     sampling,
     startup,
     storm,
+    viewers,
 )
 
 BENCHMARKS: dict[str, Callable[..., Iterator[object]]] = {
@@ -30,6 +31,7 @@ BENCHMARKS: dict[str, Callable[..., Iterator[object]]] = {
     "load": load.run,
     "replay": replay.run,
     "startup": startup.run,
+    "viewers": viewers.run,
     "storm": storm.run,
 }
 
@@ -47,6 +49,8 @@ _FOLDER = "/var/tmp"  # noqa: S108  # a folder of our own is made in it
 @click.option("--times", type=click.IntRange(1), help="How much sampling grows.")
 @click.option("--seeds", type=click.IntRange(1), help="Workshops that are played.")
 @click.option("--hours", type=click.FloatRange(0.1), help="That each of them lasts.")
+@click.option("--viewers", type=click.IntRange(2), help="Who look at one process.")
+@click.option("--seconds", type=click.FloatRange(1), help="That they are measured.")
 @click.option("--servers", type=click.IntRange(0), help="JupyterLab servers a storm.")
 @click.option("--stubs", type=click.IntRange(0), help="Stub servers a storm.")
 @click.option(

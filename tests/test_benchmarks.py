@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from importlib.util import find_spec
 
 import pytest
 from click.testing import CliRunner
@@ -106,6 +107,22 @@ def test_what_attendees_feel_is_counted(tmp_path, monkeypatch):
     assert "1 GPUs, ours, every 5 s: 48  (" in output
     assert "stays: 13.0  (api/kernels 12, api/sessions 1)" in output
     assert "every minute: 14.0  (api/kernels 12, api/sessions 2)" in output
+
+
+@pytest.mark.gcc
+@pytest.mark.usefixtures("gcc")
+def test_everybody_who_looks_gets_readings(tmp_path, monkeypatch):
+    sizes = ["--turns", "1", "--viewers", "6", "--seconds", "1", "--devices", "2"]
+    output = printed(tmp_path, monkeypatch, "viewers", "--attendees", "2", *sizes)
+    assert "ours, 6 viewers: " in output
+    assert "a second of one viewer, ours / Bokeh server sessions: " in output
+    if find_spec("jupyterlab_nvdashboard"):
+        assert "a second of one viewer, ours / jupyterlab-nvdashboard: " in output
+    else:
+        assert "jupyterlab-nvdashboard is not there" in output
+    ticks = [float(x) for x in re.findall(r"(\d\.\d+) ticks a second", output)]
+    assert len(ticks) == output.count(", 6 viewers: ")
+    assert all(ticks), output
 
 
 def test_no_process_of_a_room_is_left():

@@ -1,6 +1,7 @@
 /* The double with what other programs read of a GPU beside what ours reads: enough for
- * gpustat and nvitop, which the benchmarks compare with. What stands in no scenario is
- * some plausible number; what Linux does not have is not supported. */
+ * gpustat, nvitop and jupyterlab-nvdashboard, which the benchmarks compare with. What
+ * stands in no scenario is some plausible number; what Linux does not have is not
+ * supported, nor is NVLink. */
 #include "nvml_double.c"
 
 struct pci {
@@ -66,6 +67,15 @@ NUMBER(nvmlDeviceGetEnforcedPowerLimit, 700000)
 NUMBER(nvmlDeviceGetDisplayActive, 0)
 NUMBER(nvmlDeviceGetDisplayMode, 0)
 NUMBER(nvmlDeviceGetPerformanceState, 0)
+NUMBER(nvmlDeviceGetMaxPcieLinkGeneration, 5)
+NUMBER(nvmlDeviceGetMaxPcieLinkWidth, 16)
+int nvmlDeviceGetNvLinkVersion(void *handle, unsigned link, unsigned *number) {
+    struct device *d = of(handle);
+    (void)link;
+    (void)number;
+    ENTER_DEVICE(d);
+    return NOT_SUPPORTED;
+}
 #define NUMBER_OF_KIND(name, value)                                                    \
     int name(void *handle, int kind, unsigned *number) {                               \
         struct device *d = of(handle);                                                 \
