@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from jupyterhub.services.auth import HubOAuth
+from playwright.async_api import expect
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application, FallbackHandler, RequestHandler
@@ -22,9 +23,11 @@ from tests.service.service_process import PREFIX
 from tests.service.site import SERVICE, no_parts
 
 CHROMIUM = Path("/usr/bin/chromium")
+# A machine that does much else takes its time.
+expect.set_options(timeout=30_000)
 
 # Before any script of the page: what its policy refused, and what it threw.
-_WATCH = """
+WATCH = """
 window.refused = [];
 document.addEventListener("securitypolicyviolation", (event) =>
   window.refused.push(`${event.violatedDirective} ${event.blockedURI}`));
@@ -181,7 +184,7 @@ async def signed_in(browser, name):
     made = await browser.new_context(
         extra_http_headers={"Authorization": f"token {name}-token"}
     )
-    await made.add_init_script(_WATCH)
+    await made.add_init_script(WATCH)
     return made
 
 

@@ -157,13 +157,17 @@ async def test_a_plot_is_drawn_within_the_policy_and_grows_with_the_ticks(
     }""")
     assert 0.03 < painted < 0.9
 
-    length = len(columns["at"])
-    start = time.time()
-    for seconds in (1, 2, 6, 7, 12):
-        site.tell(tick(start + seconds, memory_gib=40 + seconds))
-    await comes_true(page, f"{COLUMN}.memory.at(-1) === 52")
+    last = await page.evaluate(
+        f"{COLUMN}.at.at(-1) / 1000 + new Date().getTimezoneOffset() * 60"
+    )
+    site.tell(tick(last + 5, memory_gib=45))
+    await comes_true(page, f"{COLUMN}.memory.at(-1) === 45")
+    length = await page.evaluate(f"{COLUMN}.at.length")
     # One point in five seconds is enough.
-    assert await page.evaluate(f"{COLUMN}.at.length") <= length + 4
+    for seconds in (6, 7, 8, 10):
+        site.tell(tick(last + seconds, memory_gib=40 + seconds))
+    await comes_true(page, f"{COLUMN}.memory.at(-1) === 50")
+    assert await page.evaluate(f"{COLUMN}.at.length") == length + 1
     assert await page.evaluate(
         "Bokeh.documents[0].get_model_by_name('memory').end"
     ) == pytest.approx(80)
@@ -173,17 +177,19 @@ async def test_a_plot_is_drawn_within_the_policy_and_grows_with_the_ticks(
 async def test_a_time_without_readings_is_a_gap(browser, site):
     watched = await show(browser, site, mine([lease("ada")]), **WIDE)
     await shown_plot(watched.page)
-    start = time.time()
-    site.tell(tick(start + 6))
-    nothing = tick(start + 6)
-    nothing["devices"] = [[None] * 4] * 2
-    site.tell(nothing)
+    now = time.time()
+    # The service's clock has gone on when it says that it knows nothing.
+    hello = {"type": "hello", "now": now + 10, "view": "attendee", "name": "ada"}
+    nothing = {**tick(now), "devices": [[None] * 4] * 2}
+    site.tell(hello, nothing)
     await expect(watched.page.locator("#device-list .figure")).to_contain_text(
         "unknown"
     )
-    # The page's own clock says when that was: the instant of a reading is old.
-    site.tell(tick(start + 12, memory_gib=44))
+    site.tell(tick(now + 16, memory_gib=44))
     await comes_true(watched.page, f"{COLUMN}.memory.at(-1) === 44")
+    unknown = f"{COLUMN}.memory.filter(Number.isNaN).length"
+    assert await watched.page.evaluate(unknown) == 4
+    assert await watched.page.evaluate(f"{COLUMN}.area.slice(-3)") == [0, 0, 44]
     assert await watched.all_well() == []
 
 
