@@ -130,12 +130,17 @@ function drawWall(message) {
         "li",
         {},
         el("time", { datetime: new Date(event.at * 1000).toISOString(), text: clock(event.at, { seconds: false }) }),
-        el("span", {
-          text: `${sayOr(`events.${event.kind}`, event.kind)} ${event.bytes ? say("wall.size", { size: size(event.bytes) }) : ""}`,
-        }),
+        el("span", { text: inWords(event) }),
       ),
   });
   at("events-none").hidden = message.events.length > 0;
+}
+
+/** Say what happened, and how much memory moved where any did. */
+function inWords({ kind, bytes }) {
+  const words = sayOr(`events.${kind}`, kind);
+  const moved = bytes && /^kernel_(reclaimed|returned)$/.test(kind);
+  return moved ? `${words} ${say("wall.size", { size: size(bytes) })}` : words;
 }
 
 live(
