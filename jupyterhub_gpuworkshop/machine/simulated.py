@@ -23,6 +23,11 @@ from .simulated_records import Record, read_records
 
 _VERSION = 1
 
+_COLD_CELSIUS, _WARMER_CELSIUS = 34.0, 9.0
+_IDLE_WATTS, _MORE_WATTS = 55.0, 65.0
+"""What an air-cooled card tells in a cool room: it has its own when nothing is held, 1
+part more with full memory, 3 when something computes."""
+
 _BusyTotals: TypeAlias = dict[tuple[str, str], float]
 """By the record's name and the device: busy seconds from the process's start on."""
 
@@ -138,6 +143,8 @@ class SimulatedSource:
                 memory_used_bytes=sample.memory_used_bytes,
                 memory_free_bytes=sample.memory_free_bytes,
                 utilisation=sample.utilisation,
+                temperature_celsius=sample.temperature_celsius,
+                power_watts=sample.power_watts,
             )
             for sample in self._look(self._glances)
         )
@@ -225,12 +232,16 @@ def _sample_device(
             utilisation[record.pid] = utilisation.get(record.pid, 0.0) + rate
     used_bytes = min(sum(memory.values()), usable_bytes)
     known = rates is not None
+    is_busy = any(record.is_busy(device.uuid) for record in records)
+    warmth = (used_bytes / usable_bytes if usable_bytes else 0.0) + 3 * is_busy
     return DeviceSample(
         uuid=device.uuid,
         memory_total_bytes=device.memory_bytes,
         memory_used_bytes=used_bytes,
         memory_free_bytes=usable_bytes - used_bytes,
         utilisation=_between_0_and_1(sum(utilisation.values())) if known else None,
+        temperature_celsius=_COLD_CELSIUS + _WARMER_CELSIUS * warmth,
+        power_watts=_IDLE_WATTS + _MORE_WATTS * warmth,
         processes=tuple(
             ProcessUse(
                 pid=pid,

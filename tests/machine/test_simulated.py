@@ -183,6 +183,8 @@ def test_both_sides_see_one_truth(
         memory_total_bytes=4 * GIB,
         memory_used_bytes=GIB,
         memory_free_bytes=3 * GIB,
+        temperature_celsius=36.25,
+        power_watts=71.25,
         processes=(ProcessUse(pid=kernel.pid, memory_bytes=GIB),),
     )
     assert second.memory_used_bytes == 512 * MIB
@@ -237,6 +239,10 @@ def test_a_computing_process_is_busy_and_an_idle_one_is_not(
         idle.pid: 0.0,
     }
     assert second.utilisation == 0.0
+    assert first.temperature_celsius is not None and first.power_watts is not None
+    assert second.temperature_celsius is not None and second.power_watts is not None
+    assert first.temperature_celsius > second.temperature_celsius
+    assert first.power_watts > second.power_watts
 
 
 def _record_of(kernel: SimulatedKernel, state_dir: Path) -> bytes:
