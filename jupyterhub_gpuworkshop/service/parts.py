@@ -16,7 +16,7 @@ from .acting import Actor
 from .acts import Acts
 from .announcement import Announcing
 from .asked_acts import AskedActs
-from .credentials import hub_auth
+from .credentials import cookie_secret, hub_auth
 from .dashboard.feed import Feed
 from .dashboard.messages import Messages
 from .ending import Endings
@@ -65,6 +65,7 @@ class Parts:
         gpus = workshop.gpus
         self._log = service.log
         self.auth = hub_auth(service)
+        self.cookie_secret = cookie_secret(folder)
         self.history = History(
             folder / _HISTORY_FILE,
             keep_seconds=workshop.history.keep_days * _DAY_SECONDS,

@@ -49,4 +49,5 @@ def no_parts(**given):
     others = ("announcing", "locked_out", "exchange", "asked", "feed", "usage")
     nothing = dict.fromkeys((*known, *others))
     nothing["stopping"] = SimpleNamespace(asked=None)
-    return SimpleNamespace(**{"auth": HubOAuth.instance(), **nothing, **given})
+    always = {"auth": HubOAuth.instance(), "cookie_secret": b"0" * 32}
+    return SimpleNamespace(**{**always, **nothing, **given})

@@ -4,7 +4,6 @@ Owns the table of them, and what of a request goes to the log.
 """
 
 import logging
-import os
 from typing import TYPE_CHECKING, Any
 
 from jupyterhub.services.auth import HubOAuthCallbackHandler
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from jupyterhub_gpuworkshop.service.app import GpuService
     from jupyterhub_gpuworkshop.service.parts import Parts
 
-_COOKIE_SECRET_BYTES = 32
 _Routes = list[tuple[str, type[RequestHandler], dict[str, Any]]]
 
 
@@ -68,7 +66,7 @@ def web_application(service: "GpuService", parts: "Parts") -> Application:
             (service.prefix + path, handler, x)
             for path, handler, x in _routes(service, parts)
         ],
-        cookie_secret=os.urandom(_COOKIE_SECRET_BYTES),
+        cookie_secret=parts.cookie_secret,
         prefix=service.prefix,
         log_function=log_request,
     )
