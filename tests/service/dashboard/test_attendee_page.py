@@ -157,6 +157,13 @@ async def test_a_plot_is_drawn_within_the_policy_and_grows_with_the_ticks(
     }""")
     assert 0.03 < painted < 0.9
 
+    box = await page.locator("[data-plot]").bounding_box()
+    await page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 60)
+    tooltip = page.locator(".bk-Tooltip")
+    await expect(tooltip).to_contain_text("20.0 GiB")
+    await expect(tooltip).to_contain_text("61\u00a0°C")
+    await page.mouse.move(0, 0)
+
     last = await page.evaluate(
         f"{COLUMN}.at.at(-1) / 1000 + new Date().getTimezoneOffset() * 60"
     )
@@ -447,6 +454,9 @@ async def test_what_follows_and_what_happened_are_told(browser, site):
     watched = await show(browser, site, own)
     page = watched.page
     await expect(page.locator("#kernel-list .acts")).to_contain_text("taken back")
+    await expect(page.locator("#needed")).not_to_be_visible()
+    site.tell({**tick(now), "needed": True})
+    await expect(page.locator("#needed")).to_be_visible()
     await expect(page.locator("#notice-list")).to_contain_text("taken back soon")
     await expect(page.locator("#process-list li")).to_have_count(1)
     await expect(page.locator("#process-list")).to_contain_text("4711, in a terminal")

@@ -8,11 +8,13 @@ import { drawShares } from "./my_shares.js";
 import { plots } from "./plot.js";
 
 const $ = (id) => document.getElementById(id);
-const state = { devices: null, mine: null, tick: null };
+const state = { devices: null, version: null, mine: null, tick: null };
 
 live("attendee", {
   devices(message) {
     state.devices = message.devices;
+    state.version = message.version;
+    state.tick = null;
     draw();
   },
   mine(message) {
@@ -20,8 +22,10 @@ live("attendee", {
     draw();
   },
   tick(message) {
+    // Its readings are those of one list of devices.
+    if (message.version !== state.version) return;
     state.tick = message;
-    if (!state.devices) return;
+    attr($("needed"), "hidden", !message.needed);
     plots.tick(message, state.devices);
     drawLoads(state);
     countUp();
