@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from jupyterhub_gpuworkshop.core.asking import Asker, Meant, why_no_notice, why_not_take
+from jupyterhub_gpuworkshop.core.asking import Asker, why_no_notice, why_not_take
 from jupyterhub_gpuworkshop.core.attribution import Owner
 from jupyterhub_gpuworkshop.core.errors import ActForbidden, ActRefused, NothingThere
 from jupyterhub_gpuworkshop.core.notices import NoticeKind
@@ -21,7 +21,6 @@ from .haste import Haste
 from .history import History
 from .monitor import Monitor
 from .taking import Taking
-from .watching import Watched
 from .web.auth import Viewer
 
 _LOG = logging.getLogger(__name__)
@@ -89,7 +88,9 @@ class AskedActs:
         watched = self._monitor.kernels.get(owner)
         if watched is None:
             raise NothingThere("It has ended meanwhile.")
-        if why_not := why_not_take(action, self._meant(owner, watched)):
+        if why_not := why_not_take(
+            action, self._monitor.watching.meant(owner, watched)
+        ):
             raise ActRefused(why_not)
         if why_not := self._actor.why_not_begin(owner):
             raise ActRefused(why_not)
@@ -153,16 +154,6 @@ class AskedActs:
         snapshot = self._monitor.snapshot
         here = {lease.user for lease in snapshot.leases}
         return bool(user) and user in here | {x.user for x in snapshot.kernels}
-
-    def _meant(self, owner: Owner, watched: Watched) -> Meant:
-        reading, view = watched.watch.reading, watched.view
-        return Meant(
-            is_known=reading is not None and reading.process is not None,
-            state=view.state,
-            memory_bytes=watched.memory_on(),
-            is_parked=view.parked_at is not None,
-            why_not_park=self._monitor.watching.why_not_park(owner, watched.holders),
-        )
 
     def _check_turn(self) -> None:
         if why_not := self._why_not_act():

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from jupyterhub_gpuworkshop.core.asking import Meant
 from jupyterhub_gpuworkshop.core.attribution import Attribution, KernelTree, Owner
 from jupyterhub_gpuworkshop.core.idleness import KernelReading, KernelWatch, observe
 from jupyterhub_gpuworkshop.core.leases import Key, Lease
@@ -148,6 +149,17 @@ class Watching:
         }
         self._watches = {owner: x.watch for owner, x in self.kernels.items()}
         return self.kernels
+
+    def meant(self, owner: Owner, watched: Watched) -> Meant:
+        """Return what is known of a kernel that somebody means."""
+        reading, view = watched.watch.reading, watched.view
+        return Meant(
+            is_known=reading is not None and reading.process is not None,
+            state=view.state,
+            memory_bytes=watched.memory_on(),
+            is_parked=view.parked_at is not None,
+            why_not_park=self.why_not_park(owner, watched.holders),
+        )
 
     def _one(
         self,

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from jupyterhub_gpuworkshop.core.announcements import Announcement
+from jupyterhub_gpuworkshop.core.asking import why_not_take
 from jupyterhub_gpuworkshop.core.attribution import Owner
 from jupyterhub_gpuworkshop.core.lock_out import Locked
+from jupyterhub_gpuworkshop.core.rules import Action
 from jupyterhub_gpuworkshop.core.snapshot import KernelView, Snapshot
 from jupyterhub_gpuworkshop.service.history import History
 from jupyterhub_gpuworkshop.service.monitor import Monitor
@@ -310,12 +312,8 @@ class Messages:
         watched = self._monitor.kernels.get(owner)
         if watched is None:
             return "It is not there any more."
-        if kernel.parked_at is not None:
-            return "It is paused already."
-        if not watched.holders:
-            return "It holds no GPU memory."
-        why = self._monitor.watching.why_not_park(owner, watched.holders)
-        return why[:1].upper() + why[1:]
+        meant = self._monitor.watching.meant(owner, watched)
+        return why_not_take(Action.PARK, meant)
 
     def _freed_today(self) -> int:
         """Return what was taken back since midnight; added up once for each event."""

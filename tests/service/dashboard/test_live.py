@@ -74,7 +74,7 @@ async def test_an_organiser_gets_everybodys_and_names_with_markup_are_data(site)
     assert set(room["leases"]) == {"lease-ada", "lease-bob"}
     (kernel,) = room["kernels"].values()
     assert kernel["notebook"] == "<b>thesis</b>.ipynb"
-    assert kernel["why_not_pause"] == "Parking is not set up."
+    assert kernel["why_not_pause"] == "It cannot be paused: parking is not set up."
     assert first["devices"]["devices"][0]["problem"] == ""
 
     site.world.attendee.kernels[site.kernel_id].run(HOLD_MORE)
