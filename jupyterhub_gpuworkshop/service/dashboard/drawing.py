@@ -28,7 +28,7 @@ from bokeh.plotting import figure
 from .words import say
 
 SOURCE = "hour"
-COLUMNS = ("at", "memory", "area", "busy", "busy_said", "felt")
+COLUMNS = ("at", "memory", "area", "busy", "memory_said", "busy_said", "felt")
 _HEIGHT_PIXELS = 180
 _HOUR_MILLISECONDS = 3_600_000
 _CLOCK = "%H:%M"
@@ -101,11 +101,10 @@ def device_plot(look: Look) -> figure:
             renderers=[memory],
             mode="vline",
             line_policy="nearest",
+            # Without labels: Bokeh's colour for them is hard to read.
             tooltips=[
-                (say("plot.at"), "@at{%H:%M:%S}"),
-                (say("plot.memory"), "@memory{0.0} GiB"),
-                (say("plot.busy"), "@busy_said"),
-                (say("plot.felt"), "@felt"),
+                ("", text)
+                for text in ("@at{%H:%M:%S}", "@memory_said", "@busy_said", "@felt")
             ],
             formatters={"@at": "datetime"},
         )

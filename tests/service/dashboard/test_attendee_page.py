@@ -138,7 +138,7 @@ async def test_a_plot_is_drawn_within_the_policy_and_grows_with_the_ticks(
     gap = columns["memory"].index(None)
     assert columns["area"][gap - 1 : gap + 3] == [20, 0, 0, 20]
     assert columns["busy"].count(None) == 3
-    assert "unknown" in columns["busy_said"]
+    assert "busy: unknown" in columns["busy_said"]
     assert columns["felt"][0].replace("\u00a0", " ") == "61 °C, unknown"
 
     # As it is painted: nothing in the gap, something beside it.
@@ -160,7 +160,7 @@ async def test_a_plot_is_drawn_within_the_policy_and_grows_with_the_ticks(
     box = await page.locator("[data-plot]").bounding_box()
     await page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 60)
     tooltip = page.locator(".bk-Tooltip")
-    await expect(tooltip).to_contain_text("20.0 GiB")
+    await expect(tooltip).to_contain_text("20.0\u00a0GiB used")
     await expect(tooltip).to_contain_text("61\u00a0°C")
     await page.mouse.move(0, 0)
 

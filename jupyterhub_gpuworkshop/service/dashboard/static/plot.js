@@ -1,11 +1,11 @@
 // The plots: a Bokeh document for each device in sight, fed by the page's websocket.
 // The service draws the documents, without data; this sets their columns.
 
-import { PAGE, attr, el, number, percent, say } from "./dom.js";
+import { PAGE, attr, el, number, percent, say, size } from "./dom.js";
 import { now } from "./live.js";
 
 // As drawing.py names them.
-export const COLUMNS = ["at", "memory", "area", "busy", "busy_said", "felt"];
+export const COLUMNS = ["at", "memory", "area", "busy", "memory_said", "busy_said", "felt"];
 
 const SPANS = {
   minutes: { seconds: 900, step: 1 },
@@ -20,6 +20,12 @@ const NEAR = "150px";
 const MISSED_SECONDS = 20;
 const AGAIN_AFTER_SECONDS = 60;
 const GIB = 1024 ** 3;
+// Else what is said beside the pointer is white, also where all is dark.
+const TOOLTIP = `.bk-Tooltip {
+  --tooltip-color: var(--card);
+  --tooltip-text: var(--text);
+  --tooltip-border: var(--edge);
+}`;
 const NOTHING = { memory: null, busy: null, heat: null, watts: null };
 
 /** Slots by element: each is a place on the page where a plot may be. */
@@ -221,7 +227,7 @@ function bokeh(version) {
         },
       },
     });
-    document.head.append(element);
+    document.head.append(element, el("style", { text: TOOLTIP }));
   });
   return script;
 }
@@ -318,7 +324,8 @@ export function columnsOf(points) {
     made.memory.push(memory);
     made.area.push(area);
     made.busy.push(point && point.busy !== null ? point.busy * 100 : NaN);
-    made.busy_said.push(point ? percent(point.busy).trim() : "");
+    made.memory_said.push(point ? say("plot.said_memory", { size: size(point.memory) }) : "");
+    made.busy_said.push(point ? say("plot.said_busy", { part: percent(point.busy).trim() }) : "");
     made.felt.push(point ? feltOf(point) : "");
   };
   let last = null;
