@@ -1,6 +1,8 @@
 // Which colour is whose, on one device: it stays while its attendee does.
 
 const COLOURS = 8;
+// On this one alone dark words cannot be read.
+const DARK = 5;
 const GIVEN = new Map();
 
 /** Return a number for each of `names` on `device`; 8 and more are patterned, too. */
@@ -25,5 +27,7 @@ export function paint(node, number) {
   if (node.style.getPropertyValue("--colour") !== colour) {
     node.style.setProperty("--colour", colour);
   }
+  const ink = number !== undefined && number % COLOURS === DARK ? "#ffffff" : "";
+  if (node.style.getPropertyValue("--ink") !== ink) node.style.setProperty("--ink", ink);
   node.classList.toggle("again", number !== undefined && number >= COLOURS);
 }

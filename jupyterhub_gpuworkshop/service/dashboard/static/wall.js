@@ -18,6 +18,7 @@ let tick = null;
 function drawDevices() {
   const list = at("devices");
   at("devices-none").hidden = devices.length > 0;
+  list.hidden = devices.length === 0;
   text(at("devices-none"), say(isKnown ? "wall.no_devices" : "wall.not_looked"));
   const [columns, rows] = gridOf(devices.length);
   list.style.setProperty("--columns", columns);
