@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from jupyterhub.services.auth import HubOAuth
 from playwright.async_api import expect
 from tornado.httpserver import HTTPServer
+from tornado.ioloop import PeriodicCallback
 from tornado.testing import bind_unused_port
 from tornado.web import Application, FallbackHandler, RequestHandler
 from tornado.websocket import WebSocketHandler
@@ -78,6 +79,9 @@ class FedSite:
         self.address = f"http://127.0.0.1:{self.port}"
         self.server = HTTPServer(application)
         self.server.add_sockets([socket])
+        # A page that hears nothing for long takes the line for dead.
+        self.beat = PeriodicCallback(lambda: self.tell({"type": "still"}), 2000)
+        self.beat.start()
 
     def forget(self):
         """Begin anew, as a test does."""
@@ -97,6 +101,7 @@ class FedSite:
 
     async def close(self):
         """Listen no more."""
+        self.beat.stop()
         self.hang_up()
         self.server.stop()
         await self.server.close_all_connections()
