@@ -368,6 +368,27 @@ async def test_events_are_filtered_by_kind_and_new_ones_come_first(site, browser
     await expect(events).to_have_text(["Share granted", *everything])
 
 
+async def test_what_the_limits_are_worth_is_said_and_when_memory_is_short(
+    site, browser
+):
+    why = "The driver is too old for it."
+    soft = [{**x, "no_hard_limit": why} for x in LEASES[:2]]
+    by_driver = [{**LEASES[2]["memory_limits"][0], "enforced_by": "the driver"}]
+    hard = {**LEASES[2], "memory_limit": "hard", "memory_limits": by_driver}
+    site.first = messages(devices=DEVICES, room=whole([*soft, hard]))
+    page = (await look(browser, site)).page
+    limits = page.locator("#people td.limit")
+    await expect(limits).to_have_text(
+        ["soft, by settings", "no GPU", "hard, by the driver"]
+    )
+    await expect(page.locator("#people-soft li")).to_have_text(
+        [f"No hard limit for 2 shares: {why}"]
+    )
+    await expect(page.locator("#needed")).to_be_hidden()
+    site.tell({**site.first[2], "needed": True})
+    await expect(page.locator("#needed")).to_contain_text("Memory is short")
+
+
 async def test_an_empty_room_says_what_to_do(site, browser):
     site.first = messages(room=whole())
     site.first[1]["why_none"] = "The driver is not loaded: run nvidia-smi."

@@ -37,6 +37,7 @@ const DRAW = {
   },
   tick() {
     drawTick(at("devices"), room, { look });
+    at("needed").hidden = !room.tick.needed || room.devices.length === 0;
     total();
   },
   needs() {

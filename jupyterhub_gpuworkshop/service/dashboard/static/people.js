@@ -159,6 +159,7 @@ export class People {
     this.more.hidden = left <= 0;
     text(this.more, say("organiser.more", { count: Math.max(0, left) }));
     this.tellCount(groups, found);
+    this.tellWhySoft();
     return found.length;
   }
 
@@ -177,6 +178,19 @@ export class People {
     document.getElementById("people-key").hidden = groups.length === 0;
     const why = groups.length ? "none_such" : this.room.isKnown ? "none" : "not_looked";
     text(none, say(`organiser.people_${why}`));
+  }
+
+  /** Say why the driver keeps no limit, once for each reason. */
+  tellWhySoft() {
+    const counts = new Map();
+    for (const { no_hard_limit: why } of this.room.leases.values()) {
+      if (why) counts.set(why, (counts.get(why) ?? 0) + 1);
+    }
+    keyed(document.getElementById("people-soft"), [...counts], {
+      key: ([why]) => why,
+      make: () => el("li"),
+      update: (node, [why, count]) => text(node, say("organiser.no_hard_limit", { count, why })),
+    });
   }
 
   drawGroup(body, group, wanted) {
@@ -198,6 +212,7 @@ export class People {
   drawKernel(tr, kernel) {
     set(tr, "th", notebookOf(kernel), kernel.kernel_id);
     set(tr, ".memory", kernel.parked_bytes ? say("organiser.paused_size", { size: size(kernel.parked_bytes) }) : size(kernel.memory_bytes));
+    attr(tr.querySelector(".memory"), "title", say("organiser.peak", { size: size(kernel.peak_memory_bytes) }));
     set(tr, ".state", say(`organiser.kernel_${stateOf(kernel)}`));
     set(tr, ".next", kernel.verdict);
     this.drawIdle(tr, kernel);
@@ -272,8 +287,9 @@ function drawLease(tr, lease) {
   memory.querySelector(".track").hidden = !promised;
   part.style.width = `${promised ? Math.min(100, (100 * lease.memory_used_bytes) / promised) : 0}%`;
   mark(part, "over", lease.over_bytes > 0);
+  attr(memory, "title", say("organiser.peak", { size: size(lease.peak_memory_bytes) }));
   set(memory, ".number", promised ? sizeOf(lease.memory_used_bytes, promised) : "");
-  set(tr, ".limit", say(`organiser.limit_${limitOf(lease)}`), lease.no_hard_limit ?? "");
+  set(tr, ".limit", say(`organiser.limit_${limitOf(lease)}`));
   drawFlags(tr.querySelector(".state"), lease);
   set(tr, ".next", lease.server_verdict ?? "");
   drawActs(tr, ["tell", "stop"], lease.user);
