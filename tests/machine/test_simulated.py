@@ -239,10 +239,8 @@ def test_a_computing_process_is_busy_and_an_idle_one_is_not(
         idle.pid: 0.0,
     }
     assert second.utilisation == 0.0
-    assert first.temperature_celsius is not None and first.power_watts is not None
-    assert second.temperature_celsius is not None and second.power_watts is not None
-    assert first.temperature_celsius > second.temperature_celsius
-    assert first.power_watts > second.power_watts
+    assert (first.temperature_celsius, first.power_watts) > (60, 200)
+    assert (second.temperature_celsius, second.power_watts) == (34, 55)
 
 
 def _record_of(kernel: SimulatedKernel, state_dir: Path) -> bytes:

@@ -27,3 +27,11 @@ class WallHandler(LookHandler):
             raise HTTPError(403, reason="The wall is the organiser's to show.")
         names = self.get_query_argument("names", "") == "yes"
         self.write_page("wall.html", words="wall", names=names)
+
+
+class NoPageHandler(LookHandler):
+    """Whatever is at none of the service's addresses."""
+
+    async def prepare(self) -> None:
+        """Say so, to who looks and to nobody in particular alike."""
+        self.send_error(404, reason="There is no such page.")

@@ -13,7 +13,8 @@ from jupyterhub.services.auth import HubOAuth, HubOAuthenticated
 from tornado.web import HTTPError, RequestHandler
 
 READ_SCOPE = "custom:gpuworkshop:read"
-ORGANISER_SCOPES = frozenset({"custom:gpuworkshop:admin", "admin-ui"})
+_ADMIN_UI = "admin-ui"
+ORGANISER_SCOPES = frozenset({"custom:gpuworkshop:admin", _ADMIN_UI})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +27,14 @@ class Viewer:
         is_user: whether it is a person; a service may be called like one.
         since: when the hub made the user, seconds since 1970; None where the token
             does not say.
+        is_hub_admin: whether the hub's own admin page opens.
     """
 
     name: str
     attendee: str | None
     is_user: bool = True
     since: float | None = None
+    is_hub_admin: bool = False
 
     @property
     def is_organiser(self) -> bool:
@@ -53,7 +56,13 @@ def viewer_of(model: Mapping[str, Any]) -> Viewer | None:
     name, is_user = str(model.get("name", "")), model.get("kind", "user") == "user"
     scopes, since = set(model.get("scopes") or ()), _seconds(model.get("created"))
     if scopes & ORGANISER_SCOPES:
-        return Viewer(name=name, attendee=None, is_user=is_user, since=since)
+        return Viewer(
+            name=name,
+            attendee=None,
+            is_user=is_user,
+            since=since,
+            is_hub_admin=_ADMIN_UI in scopes,
+        )
     # A scope may be narrowed by a filter; narrowed to anything, it still says "read".
     if any(scope.partition("!")[0] == READ_SCOPE for scope in scopes):
         attendee = name if is_user else ""

@@ -14,7 +14,11 @@ from jupyterhub_gpuworkshop.service.dashboard.look import (
     STATIC_FOLDER,
     VersionedFileHandler,
 )
-from jupyterhub_gpuworkshop.service.dashboard.pages import PageHandler, WallHandler
+from jupyterhub_gpuworkshop.service.dashboard.pages import (
+    NoPageHandler,
+    PageHandler,
+    WallHandler,
+)
 from jupyterhub_gpuworkshop.service.dashboard.plots import (
     BokehHandler,
     BokehScript,
@@ -68,6 +72,8 @@ def web_application(service: "GpuService", parts: "Parts") -> Application:
         ],
         cookie_secret=parts.cookie_secret,
         prefix=service.prefix,
+        default_handler_class=NoPageHandler,
+        default_handler_args={"auth": parts.auth},
         log_function=log_request,
     )
 

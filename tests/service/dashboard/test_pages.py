@@ -69,7 +69,7 @@ async def test_who_looks_gets_their_own_page(site, token, script, is_organiser):
     assert data_of(answer, "page")["is_organiser"] is is_organiser
     links = [a["href"] for a in soup_of(answer).select("nav a")]
     assert (f"{PREFIX}wall" in links) is is_organiser
-    assert ("/hub/admin" in links) is is_organiser
+    assert ("/hub/admin" in links) is (token == "admin-token")
 
 
 @pytest.mark.parametrize("path", ["", "wall", "work"])
@@ -200,3 +200,12 @@ def test_a_number_chooses_its_form_and_values_stay_as_they_are():
     assert words.say("work.count", count=0, size="").startswith("0 archives")
     with pytest.raises(KeyError):
         words.say("work.count", count=2)
+
+
+@pytest.mark.parametrize("token", ["", "ada-token"])
+async def test_a_page_that_is_not_there_looks_like_the_others(site, token):
+    answer = await get(site, "nowhere/<b>", token=token)
+    assert answer.code == 404
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert "There is no such page." in soup_of(answer).text
+    assert b"<b>" not in answer.body
