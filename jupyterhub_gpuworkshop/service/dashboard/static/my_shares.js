@@ -121,9 +121,6 @@ function warningsOf(lease) {
   if (lease.state === "quarantined") {
     said.push({ name: "held_back", said: say("attendee.warning_held_back") });
   }
-  if (lease.server_verdict) {
-    said.push({ name: "verdict", said: say("attendee.server_says", { said: lease.server_verdict }) });
-  }
   return said;
 }
 

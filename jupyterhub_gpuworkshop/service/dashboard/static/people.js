@@ -291,7 +291,8 @@ function drawLease(tr, lease) {
   set(memory, ".number", promised ? sizeOf(lease.memory_used_bytes, promised) : "");
   set(tr, ".limit", say(`organiser.limit_${limitOf(lease)}`));
   drawFlags(tr.querySelector(".state"), lease);
-  set(tr, ".next", lease.server_verdict ?? "");
+  const verdict = lease.server_verdict;
+  set(tr, ".next", verdict ? say("organiser.server_next", { why: verdict }) : "");
   drawActs(tr, ["tell", "stop"], lease.user);
 }
 
