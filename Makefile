@@ -25,7 +25,7 @@ IN_jax = $(JAX)
 IN_onnxruntime = $(ONNXRUNTIME)
 IN_FRAMEWORKS := $(FRAMEWORKS:%=.venv-%/.installed)
 
-.PHONY: help demo test test-hub5 test-frameworks bench docs lint clean
+.PHONY: help demo test test-hub5 test-frameworks bench docs screenshots lint clean
 .DELETE_ON_ERROR:
 
 help:
@@ -35,6 +35,7 @@ help:
 	@echo 'make test-frameworks  the caps, with real frameworks in environments of their own'
 	@echo 'make bench  the benchmarks'
 	@echo 'make docs   the documentation, into docs/_build/html'
+	@echo 'make screenshots  the pictures of the dashboard in the documentation, with Chromium'
 	@echo 'make lint   formatting, types and import contracts'
 	@echo 'make clean  remove .venv and what was built'
 	@echo 'ARGS="..."  is handed on; PYTHON=... chooses the Python'
@@ -59,6 +60,9 @@ bench: $(BENCH)
 
 docs: $(DOCS)
 	@exec $(BIN)/python -m sphinx -W -n -b html docs docs/_build/html $(ARGS)
+
+screenshots: $(DEV)
+	@exec $(BIN)/python docs/screenshots.py $(ARGS)
 
 lint: $(DEV)
 	@$(BIN)/ruff check .
