@@ -169,6 +169,11 @@ class Usage:
         """Return the columns of a device of which nothing is known yet."""
         return _columns([], _names(span), 0.0)
 
+    @property
+    def devices(self) -> list[str]:
+        """The UUIDs of those of which anything is known."""
+        return list(self._series)
+
     def knows(self, device: str) -> bool:
         """Whether anything is known of a device, also of one that is gone."""
         return device in self._series

@@ -1,5 +1,6 @@
 """``GET api/v1/usage`` of a real application: totals, for everybody who may look."""
 
+import asyncio
 import json
 import time
 from pathlib import Path
@@ -113,15 +114,63 @@ async def test_it_is_encoded_once_however_many_ask(seen, monkeypatch):
     answers = UsageAnswers(seen.usage, seen.world.monitor, clock=clock)
     uuid = seen.world.devices[0].uuid
     for _ in range(200):
-        answers.answer(Span.MINUTES, "")
-        answers.answer(Span.MINUTES, uuid)
-    assert len(made) == 2
+        await answers.answer(Span.MINUTES, "")
+        await answers.answer(Span.MINUTES, uuid)
+    # Both devices for all of them, and the one.
+    assert len(made) == 3
     seen.usage.take(Pulse(taken_at=time.time(), readings={uuid: glance(uuid, GIB)}))
     clock.now += 1
-    answer = json.loads(answers.answer(Span.MINUTES, uuid))
+    answer = json.loads(await answers.answer(Span.MINUTES, uuid))
     assert answer["devices"][uuid]["memory_used_bytes"] == [3 * GIB, 3 * GIB, GIB]
     # What nobody asks for any more is not kept.
     assert list(answers._made) == [(Span.MINUTES, uuid)]
+
+
+async def test_who_asks_without_end_holds_nobody_up(seen, monkeypatch):
+    made, turns, clock, columns = [], [], Clock(), seen.usage.columns
+    uuids = [device.uuid for device in seen.world.devices]
+
+    def slowly(span, devices):
+        made.append((devices, len(turns)))
+        clock.now += 0.5
+        return columns(span, devices)
+
+    async def others():
+        while True:
+            turns.append(1)
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(seen.usage, "columns", slowly)
+    answers = UsageAnswers(seen.usage, seen.world.monitor, clock=clock)
+    someone = asyncio.ensure_future(others())
+    asked = [answers.answer(Span.MINUTES, "") for _ in range(3)]
+    first, *more = await asyncio.gather(*asked)
+    someone.cancel()
+    assert more == [first] * 2
+    # Once for all three, and after each device others had their turn.
+    assert [devices for devices, _ in made] == [[uuid] for uuid in uuids]
+    assert made[0][1] < made[1][1]
+    # It took a second: it is good for longer than one of a small room.
+    clock.now += 19
+    await answers.answer(Span.MINUTES, "")
+    assert len(made) == 2
+    clock.now += 2
+    await answers.answer(Span.MINUTES, "")
+    assert len(made) == 4
+
+
+async def test_an_answer_that_fails_is_made_anew(seen, monkeypatch):
+    def fails(*asked):
+        raise RuntimeError("no columns")
+
+    clock = Clock()
+    answers = UsageAnswers(seen.usage, seen.world.monitor, clock=clock)
+    with monkeypatch.context() as broken:
+        broken.setattr(seen.usage, "columns", fails)
+        with pytest.raises(RuntimeError):
+            await answers.answer(Span.MINUTES, "")
+    clock.now += 1
+    assert b"minutes" in await answers.answer(Span.MINUTES, "")
 
 
 async def test_the_reference_shows_every_key(seen):

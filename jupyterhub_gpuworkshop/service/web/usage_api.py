@@ -1,12 +1,15 @@
 """``GET api/v1/usage``: what the devices did over time.
 
-Owns its words and that it is encoded once, however many ask. It tells totals of
-devices, which are everyone's (design, rule 5), and names nobody.
+Owns its words, that it is encoded once, however many ask, and that nobody waits for
+another's question. It tells totals of devices, which are everyone's (design, rule 5),
+and names nobody.
 """
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from jupyterhub.services.auth import HubOAuth
 from tornado.web import HTTPError
@@ -15,9 +18,21 @@ from jupyterhub_gpuworkshop.service.monitor import Monitor
 from jupyterhub_gpuworkshop.service.usage import Span, Usage
 
 from .api import ApiHandler
+from .pieces import finish_in_pieces
 
 _GOOD_SECONDS = {Span.MINUTES: 1.0, Span.HOUR: 5.0, Span.DAY: 20.0, Span.EVENT: 60.0}
-"""How long an answer is given again: a day of 64 devices takes a while to write."""
+"""How long an answer is given again, at least."""
+_SHARE_OF_TIME = 0.05
+"""A day of 64 devices takes a second to write: whoever asks without end gets it again
+for so long that the others' pages do not wait."""
+
+
+@dataclass(slots=True)
+class _Made:
+    """An answer, or that it is being made."""
+
+    task: "asyncio.Task[bytes]"
+    good_until: float = float("inf")
 
 
 class UsageAnswers:
@@ -39,29 +54,43 @@ class UsageAnswers:
         self._usage = usage
         self._monitor = monitor
         self._clock = clock
-        self._made: dict[tuple[Span, str], tuple[float, bytes]] = {}
+        self._made: dict[tuple[Span, str], _Made] = {}
 
     def has(self, device: str) -> bool:
         """Whether there is, or was, such a device."""
         return device in self._existing() or self._usage.knows(device)
 
-    def answer(self, span: Span, device: str) -> bytes:
+    async def answer(self, span: Span, device: str) -> bytes:
         """Return the columns of one device, or of all where none is named."""
         now, asked = self._clock(), (span, device)
-        if asked not in self._made or self._made[asked][0] <= now:
-            self._made = {k: x for k, x in self._made.items() if x[0] > now}
-            self._made[asked] = now + _GOOD_SECONDS[span], self._encode(span, device)
-        return self._made[asked][1]
+        if asked not in self._made or self._made[asked].good_until <= now:
+            self._made = {k: x for k, x in self._made.items() if x.good_until > now}
+            self._made[asked] = _Made(asyncio.ensure_future(self._make(asked)))
+        # Whoever asks first may go away before it is made: the others stay.
+        return await asyncio.shield(self._made[asked].task)
+
+    async def _make(self, asked: tuple[Span, str]) -> bytes:
+        (span, device), took = asked, 0.0
+        known = [*dict.fromkeys((*self._usage.devices, *self._existing()))]
+        parts: list[bytes] = []
+        try:
+            for uuid in [device] if device else known:
+                began = self._clock()
+                parts.append(self._encode(span, uuid))
+                took += self._clock() - began
+                await asyncio.sleep(0)  # others have their turn
+        finally:
+            good_seconds = max(_GOOD_SECONDS[span], took / _SHARE_OF_TIME)
+            self._made[asked].good_until = self._clock() + good_seconds
+        head = f'{{"span":{json.dumps(span.value)},"devices":{{'.encode()
+        return head + b",".join(parts) + b"}}"
 
     def _encode(self, span: Span, device: str) -> bytes:
-        devices = [device] if device else None
-        found = self._usage.columns(span, devices)
-        for uuid in self._existing() if devices is None else devices:
-            # Of one that has not been read yet there are columns too, empty ones.
-            found.setdefault(uuid, Usage.no_columns(span))
-        return json.dumps(
-            {"span": span.value, "devices": found}, separators=(",", ":")
-        ).encode()
+        found = self._usage.columns(span, [device])
+        # Of one that has not been read yet there are columns too, empty ones.
+        columns = found.get(device) or Usage.no_columns(span)
+        told = json.dumps(columns, separators=(",", ":"))
+        return f"{json.dumps(device)}:{told}".encode()
 
     def _existing(self) -> list[str]:
         return [device.uuid for device in self._monitor.snapshot.inventory.devices]
@@ -75,7 +104,7 @@ class UsageHandler(ApiHandler):
         super().initialize(auth)
         self._answers = answers
 
-    def get(self) -> None:
+    async def get(self) -> None:
         """Write the usage of one device, or of all."""
         text = self.get_argument("span", Span.HOUR.value)
         try:
@@ -88,5 +117,6 @@ class UsageHandler(ApiHandler):
         device = self.get_argument("device", "")
         if device and not self._answers.has(device):
             raise HTTPError(404, "there is no such GPU; api/v1/snapshot lists them")
+        answer = await self._answers.answer(span, device)
         self.set_header("Content-Type", "application/json")
-        self.finish(self._answers.answer(span, device))
+        await finish_in_pieces(self, answer)
