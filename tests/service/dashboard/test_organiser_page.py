@@ -292,6 +292,19 @@ async def test_each_action_is_a_call_of_the_api(site, browser):
     await expect(page.locator("#announcement")).to_be_hidden()
 
 
+async def test_why_a_server_stays_is_told_while_somebody_waits(site, browser):
+    stays = {**lease("ada"), "server_verdict": "A browser is open on it."}
+    waits = [{"user": "dan", "server": "", "share": "1/5", "at": time.time()}]
+    site.first = messages(room=whole([stays], [kernel("ada")]))
+    watched = await look(browser, site)
+    told = watched.page.locator("tr.lease .next")
+    await expect(told).to_have_text("")
+    site.tell(whole(version=2, base=1, waiting=waits))
+    await expect(told).to_have_text("Its server: A browser is open on it.")
+    site.tell(whole(version=3, base=2, waiting=[]))
+    await expect(told).to_have_text("")
+
+
 async def test_names_with_markup_are_names(site, browser):
     odd = kernel("ada", notebook=MARKUP, used_gib=1)
     holds = {**lease("ada"), "user": MARKUP, "share": MARKUP}

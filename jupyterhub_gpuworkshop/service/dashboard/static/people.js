@@ -134,6 +134,11 @@ export class People {
     does[button.dataset.act]();
   }
 
+  /** Whether somebody waits for a share. */
+  get isWanted() {
+    return this.room.waiting.length > 0;
+  }
+
   /** Draw the table; return how many groups match. */
   draw() {
     const groups = groupsOf(this.room, this.groups);
@@ -147,14 +152,15 @@ export class People {
       this.sort,
     );
     const visible = found.slice(0, this.shown);
+    const drawn = [wanted, this.state, this.isWanted].join("\n");
     keyed(this.table, visible, {
       key: (group) => group.key,
       make: () => el("tbody"),
       update: (body, group) => this.drawGroup(body, group, wanted),
       after: this.table.tHead,
-      always: this.drawnWith !== `${wanted}\n${this.state}`,
+      always: this.drawnWith !== drawn,
     });
-    this.drawnWith = `${wanted}\n${this.state}`;
+    this.drawnWith = drawn;
     const left = found.length - visible.length;
     this.more.hidden = left <= 0;
     text(this.more, say("organiser.more", { count: Math.max(0, left) }));
@@ -200,7 +206,7 @@ export class People {
         row.lease ? leaseRow() : row.kernel ? kernelRow() : row.holder ? holderRow() : headRow(),
       update: (tr, row) => {
         tr.row = row;
-        if (row.lease) drawLease(tr, row.lease);
+        if (row.lease) drawLease(tr, row.lease, this.isWanted);
         else if (row.kernel) this.drawKernel(tr, row.kernel);
         else if (row.holder) drawHolder(tr, row.holder, this.room);
         else set(tr, "th", group.user ? say("organiser.without_share", { user: row.head }) : row.head);
@@ -277,7 +283,7 @@ function set(tr, selector, value, title) {
   if (title !== undefined) attr(cell, "title", title);
 }
 
-function drawLease(tr, lease) {
+function drawLease(tr, lease, isWanted) {
   const promised = lease.devices.reduce((sum, device) => sum + device.memory_bytes, 0);
   set(tr, "th", lease.server ? `${lease.user}/${lease.server}` : lease.user);
   set(tr, ".gpu", lease.devices.map((device) => device.label).join(", ") || say("common.none"));
@@ -291,7 +297,8 @@ function drawLease(tr, lease) {
   set(memory, ".number", promised ? sizeOf(lease.memory_used_bytes, promised) : "");
   set(tr, ".limit", say(`organiser.limit_${limitOf(lease)}`));
   drawFlags(tr.querySelector(".state"), lease);
-  const verdict = lease.server_verdict;
+  // A server is stopped for who waits: else why it is not is no news.
+  const verdict = isWanted && lease.server_verdict;
   set(tr, ".next", verdict ? say("organiser.server_next", { why: verdict }) : "");
   drawActs(tr, ["tell", "stop"], lease.user);
 }
