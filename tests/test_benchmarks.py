@@ -115,9 +115,9 @@ def test_everybody_who_looks_gets_readings(tmp_path, monkeypatch):
     sizes = ["--turns", "1", "--viewers", "6", "--seconds", "1", "--devices", "2"]
     output = printed(tmp_path, monkeypatch, "viewers", "--attendees", "2", *sizes)
     assert "ours, 6 viewers: " in output
-    assert "a second of one viewer, ours / Bokeh server sessions: " in output
+    assert "a tick of one viewer, ours / Bokeh server sessions: " in output
     if find_spec("jupyterlab_nvdashboard"):
-        assert "a second of one viewer, ours / jupyterlab-nvdashboard: " in output
+        assert "a tick of one viewer, ours / jupyterlab-nvdashboard: " in output
     else:
         assert "jupyterlab-nvdashboard is not there" in output
     ticks = [float(x) for x in re.findall(r"(\d\.\d+) ticks a second", output)]

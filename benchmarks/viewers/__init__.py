@@ -60,6 +60,11 @@ class Turn:
         """What all viewers add, in shares of a core."""
         return self.with_all - self.alone
 
+    @property
+    def tick_seconds(self) -> float:
+        """The CPU time of one tick to all; a side that is late sends fewer of them."""
+        return self.added / self.seen["ticks_per_second"]
+
 
 def run(
     folder: Path,
@@ -106,9 +111,9 @@ def run(
         yield from _tell(name, those, viewers)
     for name in list(found)[1:]:
         yield Row(
-            what=f"a second of one viewer, ours / {_NAMES[name]}",
-            ours=tuple(x.added / viewers for x in found["ours"]),
-            bare=tuple(x.added / viewers for x in found[name]),
+            what=f"a tick of one viewer, ours / {_NAMES[name]}",
+            ours=tuple(x.tick_seconds / viewers for x in found["ours"]),
+            bare=tuple(x.tick_seconds / viewers for x in found[name]),
             aim=round(_AIM_RATIO, 3),
         )
 

@@ -6,6 +6,7 @@ processes are those of the room.
 """
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -61,14 +62,15 @@ class _Server(web.RequestHandler):
 
 def _kernel(kernel_id: str) -> dict[str, object]:
     """Return what a server says of its kernel, which is busy for a while in turn."""
-    turn, into = divmod(int(time.time()) + int(kernel_id[:2], 16), _STATE_SECONDS)
-    is_busy = turn % _BUSY_OF == 0
-    since = turn // _BUSY_OF * _BUSY_OF * _STATE_SECONDS + _STATE_SECONDS
+    shift = 7 * int(kernel_id[-2:], 16)
+    turn, into = divmod(time.time() + shift, _STATE_SECONDS)
+    turns_idle = turn % _BUSY_OF
+    into += max(0.0, turns_idle - 1) * _STATE_SECONDS
     return {
         "id": kernel_id,
         "name": "python3",
-        "execution_state": "busy" if is_busy else "idle",
-        "last_activity": _text(time.time() - into if is_busy else float(since)),
+        "execution_state": "idle" if turns_idle else "busy",
+        "last_activity": _text(time.time() - into),
         "connections": 1,
     }
 
@@ -87,13 +89,14 @@ async def _report(
         now = time.time()
         leases = room.leases()
         report = Report(hub_id="hub", sent_at=now, leases=leases, servers=servers)
-        await client.fetch(
-            link,
-            method="POST",
-            body=REPORT.dump_json(report),
-            headers={"Authorization": f"Bearer {secret}"},
-            raise_error=False,
-        )
+        # The service is not there yet, or not any more.
+        with contextlib.suppress(ConnectionRefusedError):
+            await client.fetch(
+                link,
+                method="POST",
+                body=REPORT.dump_json(report),
+                headers={"Authorization": f"Bearer {secret}"},
+            )
         await asyncio.sleep(_REPORT_SECONDS)
 
 
@@ -121,8 +124,10 @@ async def _main(room: Room, link: str, secret: str) -> None:
     print(json.dumps({"port": port}), flush=True)
     reporting = asyncio.ensure_future(_report(room, servers, link, secret))
     # Whoever has started this ends it by closing its stdin.
-    await asyncio.to_thread(sys.stdin.read)
-    reporting.cancel()
+    ended = asyncio.ensure_future(asyncio.to_thread(sys.stdin.read))
+    done, _ = await asyncio.wait({reporting, ended}, return_when="FIRST_COMPLETED")
+    if reporting in done:
+        reporting.result()
 
 
 if __name__ == "__main__":

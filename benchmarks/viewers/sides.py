@@ -20,6 +20,8 @@ import psutil
 from tornado.httpclient import HTTPClient
 from tornado.testing import bind_unused_port
 
+from benchmarks.seats import Room
+
 _ROOT = Path(__file__).parents[2]
 _START_SECONDS = 60.0
 _END_SECONDS = 30.0
@@ -77,6 +79,7 @@ def ours(folder: Path, room: Path, driver: Mapping[str, str]) -> Iterator[Served
         }
         command = ["-c", _SERVICE, "service"]
         with _serving(command, folder, environment, port, f"{_PREFIX}health") as served:
+            _wait_until_known(served, len(Room.read(room).seats))
             yield served
 
 
@@ -204,6 +207,22 @@ def _wait_until_up(process: "subprocess.Popen[bytes]", url: str, log: Path) -> N
             if process.poll() is not None or time.monotonic() > end:
                 raise AssertionError(f"{url} is not answered")
             time.sleep(0.05)
+
+
+def _wait_until_known(served: Served, kernels: int) -> None:
+    """Wait until our service knows all kernels: without them it has little to do."""
+    url = f"http://{served.address}{_PREFIX}api/v1/snapshot"
+    headers = {"Authorization": "token organiser"}
+    end = time.monotonic() + _START_SECONDS
+    known = -1
+    with contextlib.closing(HTTPClient()) as client:
+        while known != kernels:
+            if time.monotonic() > end:
+                raise AssertionError(f"{known} kernels are known, not {kernels}")
+            time.sleep(0.5)
+            answer = client.fetch(url, headers=headers)
+            states = [x["state"] for x in json.loads(answer.body)["kernels"]]
+            known = sum(state in ("idle", "busy") for state in states)
 
 
 def _end(process: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> None:
