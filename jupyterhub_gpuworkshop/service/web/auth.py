@@ -105,6 +105,9 @@ class GuardedHandler(HubOAuthenticated, RequestHandler):
         self.set_header(
             "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"
         )
+        # Of the same origin are attendees' own servers: what they open in a window
+        # is not theirs to read.
+        self.set_header("Cross-Origin-Opener-Policy", "noopener-allow-popups")
 
     async def prepare(self) -> None:
         """Ask the hub who it is, without holding up the loop."""
@@ -119,6 +122,9 @@ class GuardedHandler(HubOAuthenticated, RequestHandler):
         if not model:
             self.ask_to_log_in()
             return
+        if self._is_asked_by_any_page():
+            self.send_error(403, reason="Only this service's own pages may ask this.")
+            return
         viewer = viewer_of(model)
         if viewer is None:
             self.send_error(
@@ -126,6 +132,16 @@ class GuardedHandler(HubOAuthenticated, RequestHandler):
             )
             return
         self.viewer = viewer
+
+    def _is_asked_by_any_page(self) -> bool:
+        """Whether a script asks that need not be ours, by somebody's cookie.
+
+        JupyterHub wants no XSRF token for such a GET, taking its answer for one that
+        no script can read (`_xsrf_utils`): of the same origin every script can, and
+        attendees' own servers are of it.
+        """
+        mode = self.request.headers.get("Sec-Fetch-Mode")
+        return mode == "no-cors" and not getattr(self, "_token_authenticated", False)
 
     def get_current_user(self) -> Any:
         """Return the hub's model, which `prepare` has asked for already."""
