@@ -111,6 +111,9 @@ class Rows:
         rows = {x.id: lease_view(x, self._found, viewer) for x in seen}
         for row in rows.values():
             row["server_verdict"] = without_times(row["server_verdict"])
+            for device in row["devices"]:
+                if device["uuid"] not in self._listed:
+                    device["memory_used_bytes"] = row["memory_used_bytes"] = None
         return rows
 
     def kernels(self, viewer: Viewer) -> dict[str, Json]:
@@ -137,7 +140,22 @@ class Rows:
             row = self.made_kernels[key] = kernel_row(
                 kernel, self.snapshot.taken_at, self._why_not_pause(kernel), before
             )
+            if kernel.lease_id in self._untold:
+                row["memory_bytes"] = None
         return row
+
+    @functools.cached_property
+    def _listed(self) -> frozenset[str]:
+        """Of which devices it is known who holds how much; no list is not nobody."""
+        samples = self.snapshot.samples
+        return frozenset(x.uuid for x in samples if x.processes is not None)
+
+    @functools.cached_property
+    def _untold(self) -> frozenset[str]:
+        """Leases whose use is not known: a device of theirs has told nothing."""
+        return frozenset(
+            x.id for x in self.snapshot.leases if not self._listed.issuperset(x.uuids)
+        )
 
 
 def kernel_key(kernel: KernelView) -> str:

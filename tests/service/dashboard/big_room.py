@@ -7,6 +7,7 @@ from dataclasses import replace
 from jupyterhub_gpuworkshop.core.devices import Device, Inventory
 from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice
 from jupyterhub_gpuworkshop.core.snapshot import (
+    DeviceSample,
     Glance,
     Holder,
     HolderKind,
@@ -40,6 +41,15 @@ def picture(attendees, devices, at=1000.0):
     return Snapshot(
         taken_at=at,
         inventory=inventory,
+        samples=tuple(
+            DeviceSample(
+                uuid=f"GPU-{n}",
+                memory_total_bytes=80 * GIB,
+                memory_used_bytes=37 * GIB,
+                memory_free_bytes=43 * GIB,
+            )
+            for n in range(devices)
+        ),
         leases=tuple(_lease(f"user-{n}", n % devices) for n in range(attendees)),
         uses=tuple(
             LeaseUse(

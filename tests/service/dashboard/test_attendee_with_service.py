@@ -106,8 +106,8 @@ async def workshop(tmp_path):
         await made.close()
 
 
-async def logged_in(browser, address):
-    """Return ada's page, after the way over the hub's login."""
+async def logged_in(browser, address, token="ada-token"):
+    """Return somebody's page, after the way over the hub's login."""
     context = await browser.new_context()
     await context.add_init_script(WATCH)
     await context.route(
@@ -118,7 +118,7 @@ async def logged_in(browser, address):
     await page.goto(f"{address}{PREFIX}")
     asked = parse_qs(urlsplit(page.url).query)
     # As the hub sends a browser back, which has logged in.
-    back = f"{address}{PREFIX}oauth_callback?code=ada-token&state={asked['state'][0]}"
+    back = f"{address}{PREFIX}oauth_callback?code={token}&state={asked['state'][0]}"
     watched = Watched(page)
     await page.goto(back)
     return watched

@@ -181,7 +181,8 @@ function updateParts(card, device, room, look) {
     update: (node, part) => {
       paint(node.querySelector(".swatch"), part.number);
       set(node, ".name", part.name);
-      set(node, ".size", size(part.bytes));
+      // Nobody's list was read then, which is not the same as nothing.
+      set(node, ".size", size(now.memory === null ? null : part.bytes));
       set(node, ".over", part.over ? say("organiser.over", { size: size(part.over) }) : "");
     },
   });
