@@ -106,7 +106,7 @@ async def workshop(tmp_path):
         await made.close()
 
 
-async def logged_in(browser, address, token="ada-token"):
+async def logged_in(browser, address, token="ada-token"):  # noqa: S107 - a double
     """Return somebody's page, after the way over the hub's login."""
     context = await browser.new_context()
     await context.add_init_script(WATCH)
