@@ -80,6 +80,27 @@ async def test_a_script_of_another_page_gets_nothing_by_an_organisers_cookie(
     assert (await site.ask(path, token)).code not in (302, 401, 403)
 
 
+@pytest.mark.parametrize("mode", ["no-cors", "cors", "same-origin", "navigate"])
+async def test_another_page_has_nothing_done_by_an_organisers_cookie(site, mode):
+    # JupyterHub 5.2 asks no XSRF token for whatever is sent in mode no-cors.
+    sent = {"Cookie": await cookie_of(site), "Sec-Fetch-Mode": mode}
+    for path, body in (
+        ("api/v1/announcement", '{"text": "Pizza!", "seconds": null}'),
+        (f"api/v1/kernels/{site.kernel_id}/reclaim", '{"action": "restart"}'),
+        ("api/v1/attendees/ada/notice", '{"text": "Please leave."}'),
+    ):
+        answer = await site.client.fetch(
+            f"http://{site.host}{PREFIX}{path}",
+            method="POST",
+            body=body,
+            headers=sent,
+            raise_error=False,
+        )
+        assert answer.code in (401, 403), (path, answer.code)
+    assert site.world.kept.state.for_everybody is None
+    assert not site.world.history.latest(10, None)
+
+
 @pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium: install chromium")
 async def test_a_page_of_an_attendees_own_server_reads_none_of_an_organisers(site):
     pairs = [each.split("=", 1) for each in (await cookie_of(site)).split("; ")]
