@@ -180,6 +180,16 @@ async def test_an_empty_room_keeps_nobody_out(site, contexts):
     assert await in_the_way(page) == []
 
 
+async def test_an_old_picture_can_still_be_read(site, contexts):
+    room = whole(LEASES, KERNELS, HOLDERS, EVENTS, **NEEDS)
+    site.first = messages(devices=DEVICES, room=room)
+    page = (await look(contexts["organiser"], site)).page
+    await expect(page.locator("#people tr.kernel")).to_have_count(len(KERNELS))
+    site.hang_up(4401)
+    await expect(page.locator("#connection a")).to_be_visible()
+    assert await in_the_way(page) == []
+
+
 @pytest.mark.parametrize("width", [1440, 390])
 async def test_an_attendees_page_keeps_nobody_out(site, contexts, width):
     site.first = [*messages(devices=DEVICES, view="attendee"), OWN]
