@@ -32,7 +32,7 @@ class Viewer:
     """One who looks.
 
     Attributes:
-        is_fed: set once there is a reading.
+        is_fed: set once there is something to see.
         socket: the websocket.
         heard: (when it came, what) for each message, while that is counted.
     """
@@ -64,7 +64,7 @@ class Crowd:
         self._is_counting = False
 
     async def open(self, how: Open) -> None:
-        """Let all come; return once each has had a reading."""
+        """Let all come; return once each sees something."""
 
         async def come(viewer: Viewer) -> None:
             async with self._turns:
@@ -91,6 +91,7 @@ class Crowd:
         headers: dict[str, str],
         subprotocols: list[str] | None = None,
         reply: Callable[[bytes], list[str]] = lambda message: [],
+        begins: re.Pattern[bytes] | None = None,
     ) -> None:
         """Open the websocket of a viewer, and keep reading.
 
@@ -101,6 +102,8 @@ class Crowd:
             headers: of the handshake.
             subprotocols: to offer.
             reply: what to say to a message.
+            begins: what in a message tells that this viewer sees something from now
+                on; None for a reading.
         """
 
         def hear(message: str | bytes | None) -> None:
@@ -115,7 +118,7 @@ class Crowd:
                 for text in reply(data):
                     assert viewer.socket is not None
                     viewer.socket.write_message(text)
-                if reading.search(data):
+                if (begins or reading).search(data):
                     viewer.is_fed.set()
 
         request = HTTPRequest(
@@ -226,6 +229,8 @@ async def open_bokeh(crowd: Crowd, viewer: Viewer) -> None:
         headers={},
         subprotocols=["bokeh", found[1].decode()],
         reply=reply,
+        # Rows are sent to who has no document yet, too.
+        begins=re.compile(rb'"msgtype": "PULL-DOC-REPLY"'),
     )
 
 
