@@ -52,7 +52,13 @@ HOLDERS = [
     holder("cem", 14, number=1, used_gib=1.0, kind="terminal", command="python x.py"),
 ]
 EVENTS = [
-    event(3, "kernel_reclaimed", user="bob", reason="It was idle for 24 min."),
+    event(
+        3,
+        "kernel_reclaimed",
+        user="bob",
+        reason="It was idle for 24 min.",
+        details={"notebook": "a/b.ipynb"},
+    ),
     event(2, "lease_refused", user="dan", reason="No GPU has so much left."),
     event(1, "device_drained", user="", reason="olga asked for it."),
 ]
@@ -373,6 +379,8 @@ async def test_events_are_filtered_by_kind_and_new_ones_come_first(site, browser
     events = page.locator("#events li strong")
     everything = ["Memory taken back", "Share refused", "GPU taken out of service"]
     await expect(events).to_have_text(everything)
+    first = page.locator("#events li").first
+    await expect(first).to_contain_text("a/b.ipynb: It was idle for 24 min.")
     chips = page.locator("#events-kinds")
     await chips.get_by_role("button", name="Shares").click()
     await expect(events).to_have_text(["Share refused"])

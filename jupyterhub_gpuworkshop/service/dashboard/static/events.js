@@ -13,6 +13,13 @@ const KINDS = {
   organisers: /^(announcement_|attendee_|unlock_)/,
 };
 
+/** Return why it happened, and to which notebook. */
+function reasonOf({ details, reason }) {
+  const notebook = details?.notebook;
+  if (!reason || !notebook || reason.includes(notebook)) return reason ? ` ${reason}` : "";
+  return ` ${notebook}: ${reason}`;
+}
+
 /** The list of events. */
 export class Events {
   constructor(list, room, { more, none }) {
@@ -65,7 +72,7 @@ export class Events {
             el("strong", { text: sayOr(`events.${event.kind}`, event.kind) }),
             " ",
             el("span", { class: "about" }),
-            el("span", { class: "reason", text: event.reason ? ` ${event.reason}` : "" }),
+            el("span", { class: "reason", text: reasonOf(event) }),
           ),
         ),
       update: (node, event) => {

@@ -20,6 +20,8 @@ let pending = new Set();
 
 events.offerKinds(at("events-kinds"));
 at("announce").addEventListener("click", (event) => ask.announce(event.currentTarget));
+// Until here it did nothing, and should not have looked as if.
+at("announce").disabled = false;
 
 function look(user) {
   people.lookFor(user);
