@@ -193,7 +193,7 @@ def _tell(name: str, turns: list[Turn], viewers: int) -> Iterator[str]:
         f"{statistics.median(added):.1f} % of a core "
         f"({min(added):.1f} to {max(added):.1f}, {len(turns)} turns): "
         f"{with_all:.1f} % with them, {alone:.1f} % without; "
-        f"its helpers {helpers:.1f} %{outcome}"
+        f"its children {helpers:.1f} %{outcome}"
     )
     opening = 1000 * middle(lambda turn: turn.opening_seconds)
     before = middle(lambda turn: turn.alone_bytes) / _MIB
