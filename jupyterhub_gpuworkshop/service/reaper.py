@@ -23,6 +23,9 @@ from .watching import Watched, subject_of
 
 _LOG = logging.getLogger(__name__)
 
+_OFFERED_SECONDS = 1800.0
+"""For how long the attendee's page offers to keep a kernel, if so long is allowed."""
+
 _WILL = {
     Action.PARK: "the kernel is paused, and its variables are kept (it is restarted "
     "where that cannot be, and they are lost)",
@@ -174,13 +177,14 @@ def _announcement(watched: Watched, in_seconds: float, pin_seconds: float) -> st
     """Return what the attendee reads."""
     name = watched.view.notebook or "A notebook without a name"
     action = watched.decision.action or Action.RESTART
+    offered = min(_OFFERED_SECONDS, pin_seconds)
     return (
         f"{name} has not been used for a while and holds "
         f"{format_size(watched.view.memory_bytes)} of GPU memory. In "
         f"{format_duration(in_seconds)} {_WILL[action]}. To keep it, run a cell"
         + (
-            f', or choose "Keep for {format_duration(pin_seconds)}" on the page GPUs.'
-            if pin_seconds
+            f', or choose "Keep for {format_duration(offered)}" on the page GPUs.'
+            if offered
             else "."
         )
     )

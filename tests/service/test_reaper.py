@@ -283,6 +283,7 @@ async def test_the_attendee_is_told_before_and_after(tmp_path):
     assert (notice.user, notice.kernel_id) == ("ada", kernel_id)
     assert notice.seen_at is None
     assert "2 GiB" in notice.text
+    assert 'choose "Keep for 30 min" on the page' in notice.text
     assert [e.kind for e in world.events()] == [EventKind.NOTICE_GIVEN]
     # The hub learns of it, and says when it stood on a page of hers.
     reply = await world.monitor.exchange(world.report)
