@@ -152,6 +152,7 @@ def photograph(
         page.get_by_role("button", name="15 min").first.click()
         page.locator("[data-plot] .bk-Figure").first.wait_for()
     page.wait_for_timeout(3000)  # until each plot has its past
+    page.evaluate("window.scrollTo(0, 0)")
     end = page.evaluate("document.querySelector('main').getBoundingClientRect().bottom")
     used = min(height, int(end) + 16)
     image = page.screenshot(clip={"x": 0, "y": 0, "width": width, "height": used})
