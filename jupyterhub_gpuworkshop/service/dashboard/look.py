@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tornado.web import StaticFileHandler
 
 from jupyterhub_gpuworkshop.core.archives import file_size
-from jupyterhub_gpuworkshop.service.web.auth import GuardedHandler
+from jupyterhub_gpuworkshop.service.web.auth import GuardedHandler, OpenHandler
 
 from .words import say, words_of
 
@@ -72,14 +72,13 @@ _JINJA.globals.update(say=say)
 _JINJA.filters.update(file_size=file_size, day_and_time=_day_and_time)
 
 
-class VersionedFileHandler(StaticFileHandler):
+class VersionedFileHandler(OpenHandler, StaticFileHandler):
     """``GET static/VERSION/FILE``: style sheets and scripts, nobody's secret."""
 
     def set_extra_headers(self, path: str) -> None:
         """Let a browser keep it, where it is of the version that the page asked for."""
         is_current = f"/static/{VERSION}/" in self.request.path
         self.set_header("Cache-Control", _FOR_GOOD if is_current else "no-cache")
-        self.set_header("X-Content-Type-Options", "nosniff")
 
 
 class LookHandler(GuardedHandler):

@@ -17,10 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jupyterhub.services.auth import HubOAuth
-from tornado.web import HTTPError, RequestHandler
+from tornado.web import HTTPError
 
 from jupyterhub_gpuworkshop.core.errors import PlotError
 from jupyterhub_gpuworkshop.service.web.api import ApiHandler
+from jupyterhub_gpuworkshop.service.web.auth import OpenHandler
+from jupyterhub_gpuworkshop.service.web.pieces import finish_in_pieces
 
 THEMES = ("light", "dark")
 SLOTS = 16
@@ -140,34 +142,34 @@ class BokehScript:
 
     def __init__(self) -> None:
         self.version = ""
-        self._zipped: asyncio.Task[bytes] | None = None
+        self._read: asyncio.Task[tuple[bytes, bytes]] | None = None
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             self.version = importlib.metadata.version("bokeh")
 
-    async def zipped(self) -> bytes:
-        """Return the script, zipped once for all who ask.
+    async def read(self) -> tuple[bytes, bytes]:
+        """Return the script, and the same zipped: once for all who ask.
 
         Raises:
             PlotError: it cannot be read.
         """
-        if self._zipped is None or (
-            self._zipped.done()
-            and (self._zipped.cancelled() or self._zipped.exception())
+        if self._read is None or (
+            self._read.done() and (self._read.cancelled() or self._read.exception())
         ):
-            self._zipped = asyncio.create_task(asyncio.to_thread(_read_zipped))
-        return await asyncio.shield(self._zipped)
+            self._read = asyncio.create_task(asyncio.to_thread(_read_and_zip))
+        return await asyncio.shield(self._read)
 
 
-def _read_zipped() -> bytes:
+def _read_and_zip() -> tuple[bytes, bytes]:
     # Finding a package does not import it.
     found = importlib.util.find_spec("bokeh")
     if found is None or not found.submodule_search_locations:
         raise PlotError("Bokeh is not installed.")
     folder = Path(found.submodule_search_locations[0])
     try:
-        return gzip.compress((folder / _SCRIPT).read_bytes(), mtime=0)
+        plain = (folder / _SCRIPT).read_bytes()
     except OSError as error:
         raise PlotError(f"Bokeh's script cannot be read: {error}.") from error
+    return plain, gzip.compress(plain, mtime=0)
 
 
 class DevicePlotHandler(ApiHandler):
@@ -198,7 +200,7 @@ class DevicePlotHandler(ApiHandler):
         return slot
 
 
-class BokehHandler(RequestHandler):
+class BokehHandler(OpenHandler):
     """``GET plots/bokeh-VERSION.min.js``: public, and the same for a year."""
 
     def initialize(self, script: BokehScript) -> None:
@@ -210,16 +212,15 @@ class BokehHandler(RequestHandler):
         if not version or version != self._script.version:
             raise HTTPError(404)
         try:
-            zipped = await self._script.zipped()
+            plain, zipped = await self._script.read()
         except PlotError as error:
             _LOG.warning("Pages have no plots: %s", error)
             raise HTTPError(503) from error
         self.set_header("Content-Type", "text/javascript; charset=utf-8")
-        self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Cache-Control", f"public, max-age={_YEAR_SECONDS}, immutable")
         self.set_header("Vary", "Accept-Encoding")
         if "gzip" in self.request.headers.get("Accept-Encoding", ""):
             self.set_header("Content-Encoding", "gzip")
-            self.finish(zipped)
+            await finish_in_pieces(self, zipped)
         else:
-            self.finish(await asyncio.to_thread(gzip.decompress, zipped))
+            await finish_in_pieces(self, plain)

@@ -9,11 +9,16 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from jupyterhub.services.auth import HubOAuth, HubOAuthenticated
+from jupyterhub.services.auth import (
+    HubOAuth,
+    HubOAuthCallbackHandler,
+    HubOAuthenticated,
+)
 from tornado.web import HTTPError, RequestHandler
 
 READ_SCOPE = "custom:gpuworkshop:read"
 _ADMIN_UI = "admin-ui"
+_HUB_IS_SILENT = "JupyterHub does not say who you are. Try again soon."
 ORGANISER_SCOPES = frozenset({"custom:gpuworkshop:admin", _ADMIN_UI})
 
 
@@ -84,7 +89,38 @@ def _seconds(moment: object) -> float | None:
     return found.timestamp()
 
 
-class GuardedHandler(HubOAuthenticated, RequestHandler):
+class OpenHandler(RequestHandler):
+    """A handler that answers everybody, with nothing that is anybody's."""
+
+    def set_default_headers(self) -> None:
+        """Nothing of it is framed, runs as a page, or is taken for what it is not."""
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Referrer-Policy", "no-referrer")
+        self.set_header(
+            "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"
+        )
+
+
+class CallbackHandler(OpenHandler, HubOAuthCallbackHandler):
+    """``GET oauth_callback``: where the hub sends browsers back to."""
+
+    async def prepare(self) -> None:
+        """Ask the hub who it is, if anybody, without holding up the loop.
+
+        With a state that it does not know JupyterHub's own handler would wait for the
+        hub, and whoever invents one and a token could have everybody wait.
+        """
+        try:
+            await self.hub_auth.get_user(self, sync=False)
+        except HTTPError:
+            self.send_error(503, reason=_HUB_IS_SILENT)
+
+    def get_current_user(self) -> Any:
+        """Return the hub's model, which `prepare` has asked for already."""
+        return getattr(self, "_cached_hub_user", None)
+
+
+class GuardedHandler(HubOAuthenticated, OpenHandler):
     """A handler that only runs for who may look.
 
     Attributes:
@@ -98,13 +134,9 @@ class GuardedHandler(HubOAuthenticated, RequestHandler):
         self.hub_auth = auth
 
     def set_default_headers(self) -> None:
-        """Nothing of it is kept anywhere, framed, or taken for what it is not."""
+        """Nothing of it is kept anywhere, either."""
+        super().set_default_headers()
         self.set_header("Cache-Control", "no-store")
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.set_header("Referrer-Policy", "no-referrer")
-        self.set_header(
-            "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"
-        )
         # Of the same origin are attendees' own servers: what they open in a window
         # is not theirs to read.
         self.set_header("Cross-Origin-Opener-Policy", "noopener-allow-popups")
@@ -115,9 +147,7 @@ class GuardedHandler(HubOAuthenticated, RequestHandler):
             model = await self.hub_auth.get_user(self, sync=False)
         except HTTPError:
             # Its message names addresses inside; the log has it.
-            self.send_error(
-                503, reason="JupyterHub does not say who you are. Try again soon."
-            )
+            self.send_error(503, reason=_HUB_IS_SILENT)
             return
         if not model:
             self.ask_to_log_in()

@@ -6,7 +6,6 @@ Owns the table of them, and what of a request goes to the log.
 import logging
 from typing import TYPE_CHECKING, Any
 
-from jupyterhub.services.auth import HubOAuthCallbackHandler
 from tornado.web import Application, RequestHandler
 
 from jupyterhub_gpuworkshop.service.dashboard.live import LiveHandler
@@ -38,6 +37,7 @@ from .acts_api import (
 from .announcement_api import AnnouncementHandler
 from .api import EventsHandler, HealthHandler, SnapshotHandler
 from .asked_api import NoticeHandler, ReclaimHandler, StopHandler
+from .auth import CallbackHandler
 from .locked_api import LockedHandler, UnlockHandler
 from .metrics import MetricsHandler
 from .usage_api import UsageAnswers, UsageHandler
@@ -104,7 +104,7 @@ def _routes(service: "GpuService", parts: "Parts") -> _Routes:
         ("wall", WallHandler, {"auth": auth}),
         ("work", WorkHandler, working),
         ("work/archive", ArchiveHandler, working),
-        ("oauth_callback", HubOAuthCallbackHandler, {}),
+        ("oauth_callback", CallbackHandler, {}),
         ("live", LiveHandler, {"auth": auth, "feed": parts.feed}),
         ("health", HealthHandler, {"monitor": monitor}),
         ("metrics", MetricsHandler, {**measuring, "rules": parts.rules}),

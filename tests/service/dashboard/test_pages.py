@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup
+from jupyterhub.services.auth import HubOAuth
 from tornado.httpclient import AsyncHTTPClient
 
 from jupyterhub_gpuworkshop.core.wire import EventKind
@@ -209,3 +210,33 @@ async def test_a_page_that_is_not_there_looks_like_the_others(site, token):
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     assert "There is no such page." in soup_of(answer).text
     assert b"<b>" not in answer.body
+
+
+@pytest.mark.parametrize("token", ["ada-token", ""])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("", "wall", "work", "no-such-page", "plots/device.json"),
+        *("oauth_callback", "oauth_callback?code=1&state=2", "oauth_callback?error=x"),
+        *("static/0/dom.js", "static/0/no-such.js", "static/0/%2e%2e/look.py"),
+        "plots/bokeh-1.min.js",
+    ],
+)
+async def test_nothing_at_all_is_framed_or_lets_script_of_elsewhere_run(
+    site, path, token, monkeypatch
+):
+    asks = HubOAuth._call_coroutine
+
+    def asks_without_waiting(auth, sync, *rest, **more):
+        assert not sync, "the hub is waited for on the loop, and it may be silent"
+        return asks(auth, sync, *rest, **more)
+
+    monkeypatch.setattr(HubOAuth, "_call_coroutine", asks_without_waiting)
+    answer = await get(site, path, token=token)
+    assert answer.code < 500
+    headers = answer.headers
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe-eval" not in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
