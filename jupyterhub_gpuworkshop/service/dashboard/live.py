@@ -7,15 +7,18 @@ in the address opens nothing, since addresses end up in logs.
 """
 
 import asyncio
+import functools
 import hmac
 import json
+import struct
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 from jupyterhub.services.auth import HubOAuth
+from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
-from tornado.websocket import WebSocketClosedError, WebSocketHandler
+from tornado.websocket import WebSocketHandler
 
 from jupyterhub_gpuworkshop.service.web.api import ApiHandler
 from jupyterhub_gpuworkshop.service.web.auth import Viewer, viewer_of
@@ -27,6 +30,9 @@ _PROOF_SECONDS = 10.0
 _PING_SECONDS = 30.0
 _LARGEST_MESSAGE_BYTES = 4096
 _NOT_ASKED_FOR = 1008
+_WHOLE_TEXT = 0x81
+_SIXTEEN_BITS, _SIXTY_FOUR_BITS = 126, 127
+"""In the place of a frame's length: it follows, in so many bits."""
 _PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -169,16 +175,18 @@ class LiveHandler(ApiHandler, WebSocketHandler):
 
     def send(self, message: bytes, then: Callable[[], None] | None = None) -> None:
         """Hand a message to it; call `then` once it is on its way."""
-        try:
-            sending = self.write_message(message)
-        except WebSocketClosedError:
+        connection = self.ws_connection
+        if connection is None or connection.is_closing():
             return
-
-        def sent(done: "asyncio.Future[None]") -> None:
-            if not done.cancelled() and done.exception() is None and then is not None:
-                then()
-
-        sending.add_done_callback(sent)
+        stream = connection.stream
+        assert stream is not None  # noqa: S101 - or it would be closing
+        try:
+            # `write_message` would make a task and a frame anew for each viewer.
+            sending = stream.write(frame_of(message))
+        except StreamClosedError:
+            return
+        if then is not None:
+            sending.add_done_callback(lambda done: then() if _went_well(done) else None)
 
     def end(self, code: int, reason: str) -> None:
         """Close it; say why before, for some proxies keep that to themselves."""
@@ -200,6 +208,26 @@ class LiveHandler(ApiHandler, WebSocketHandler):
         if not model:
             return LOG_IN
         return viewer_of(model) or MAY_NOT
+
+
+@functools.lru_cache(maxsize=4)
+def frame_of(message: bytes) -> bytes:
+    """Return a text as one frame, unmasked and not compressed (RFC 6455, 5.2).
+
+    It is made once for all viewers who are sent the same, one after the other.
+    """
+    length = len(message)
+    if length < _SIXTEEN_BITS:
+        head = struct.pack("!BB", _WHOLE_TEXT, length)
+    elif length < 2**16:
+        head = struct.pack("!BBH", _WHOLE_TEXT, _SIXTEEN_BITS, length)
+    else:
+        head = struct.pack("!BBQ", _WHOLE_TEXT, _SIXTY_FOUR_BITS, length)
+    return head + message
+
+
+def _went_well(done: "asyncio.Future[None]") -> bool:
+    return not done.cancelled() and done.exception() is None
 
 
 def _said(message: str | bytes) -> bytes:
