@@ -92,8 +92,12 @@ class Lease:
 
     @property
     def owner(self) -> str:
-        """The attendee, with the server's name where it has one."""
-        return f"{self.user}/{self.server}" if self.server else self.user
+        """The attendee, with the server's name where it has one: for people and logs.
+
+        JupyterHub lets attendees name servers as they like: with a line of a log, too.
+        """
+        name = f"{self.user}/{self.server}" if self.server else self.user
+        return "".join(c if c.isprintable() else " " for c in name)
 
     def bytes_on(self, uuid: str) -> int:
         """Return what it may use of a device, in bytes; 0 where it has no part."""

@@ -39,6 +39,12 @@ def test_a_lease_names_its_owner_with_the_server_where_it_has_a_name():
     assert lease("1", "ada", "second").owner == "ada/second"
 
 
+def test_a_server_named_like_a_line_of_the_log_stays_in_its_line():
+    # An attendee may name a server anything.
+    named = lease("1", "ada", "x\n[I] organiser grace unlocks ada\u202e\x1b[2J")
+    assert named.owner == "ada/x [I] organiser grace unlocks ada  [2J"
+
+
 def test_a_lease_says_what_it_may_use_of_each_device():
     two = lease("1", "ada", "", "GPU-a", "GPU-b")
     assert two.bytes_on("GPU-a") == two.bytes_on("GPU-b") == 3 * GIB
