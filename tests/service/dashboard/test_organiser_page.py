@@ -421,9 +421,9 @@ async def test_an_empty_room_says_what_to_do(site, browser):
 
 
 async def test_rows_and_focus_stay_while_a_room_of_500_changes(site, browser):
-    leases, kernels, holders = crowd(500)
+    leases, kernels, holders = crowd(500, devices=64)
     site.first = messages(
-        devices=[device(x) for x in range(8)], room=whole(leases, kernels, holders)
+        devices=[device(x) for x in range(64)], room=whole(leases, kernels, holders)
     )
     watched = await look(browser, site)
     page = watched.page
@@ -493,7 +493,7 @@ def wall(*, name=""):
     }
 
 
-@pytest.mark.parametrize("count", [1, 8, 16])
+@pytest.mark.parametrize("count", [1, 8, 16, 64])
 async def test_the_wall_fills_a_projector_and_never_scrolls(site, browser, count):
     devices = [device(x) for x in range(count)]
     site.first = [*messages(devices=devices, view="wall"), wall()]

@@ -23,7 +23,7 @@ function drawDevices() {
   const [columns, rows] = gridOf(devices.length);
   list.style.setProperty("--columns", columns);
   list.style.setProperty("--rows", rows);
-  list.dataset.size = columns <= 2 ? "large" : rows <= 2 ? "medium" : "small";
+  list.dataset.size = columns <= 2 ? "large" : rows <= 2 ? "medium" : rows <= 4 ? "small" : "tiny";
   keyed(list, devices, {
     key: (device) => device.uuid,
     make: () =>
