@@ -118,13 +118,13 @@ async def test_who_asks_first_may_go_away_and_the_others_are_served():
     assert document["root_id"].endswith(f"-dark-{SLOTS - 1}")
 
 
-@pytest.mark.parametrize("program", ["raise SystemExit(3)", "print('one line')"])
 async def test_no_module_comes_from_the_folder_that_the_service_was_started_in():
     program = f"import os; print('\\n'.join([os.getcwd()] * {SLOTS * len(THEMES)}))"
     made = Plots([sys.executable, "-c", program])
     assert await made.document("light", 0) == b"/"
 
 
+@pytest.mark.parametrize("program", ["raise SystemExit(3)", "print('one line')"])
 async def test_a_child_that_fails_costs_the_plots_and_is_not_asked_at_once_again(
     program, tmp_path, caplog
 ):
