@@ -1,5 +1,6 @@
 """The live feed behind a real server, around a simulated world; and its viewers."""
 
+import asyncio
 import json
 import re
 from dataclasses import replace
@@ -17,6 +18,7 @@ from jupyterhub_gpuworkshop.service.web.routes import web_application
 from tests.service.service_process import PREFIX
 from tests.service.site import SERVICE, parts_of
 
+_PATIENCE_SECONDS = 30.0
 HOLD = 'held.append(simcuda.allocate("2GiB"))'
 
 
@@ -130,7 +132,11 @@ class Viewer:
 
     async def next(self):
         """Return the next message; None where the socket is closed."""
-        text = None if self.is_closed else await self.socket.read_message()
+        text = None
+        if not self.is_closed:
+            # What does not come fails the test, and does not hold it up for ever.
+            message = self.socket.read_message()
+            text = await asyncio.wait_for(message, _PATIENCE_SECONDS)
         if text is None:
             self.is_closed = True
             return None
