@@ -4,6 +4,7 @@ Owns the guard in front of everything that shows something: JupyterHub says who
 somebody is, and the scopes say what they may see.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -16,6 +17,8 @@ from jupyterhub.services.auth import (
 )
 from tornado.web import HTTPError, RequestHandler
 
+_LOG = logging.getLogger(__name__)
+_MOST_SAID = 200
 READ_SCOPE = "custom:gpuworkshop:read"
 _ADMIN_UI = "admin-ui"
 _HUB_IS_SILENT = "JupyterHub does not say who you are. Try again soon."
@@ -100,6 +103,14 @@ class OpenHandler(RequestHandler):
             "Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"
         )
 
+    def _request_summary(self) -> str:
+        """Say what tornado writes into the log of a request that failed.
+
+        The path alone: a query may hold a code or a token.
+        """
+        request = self.request
+        return f"{request.method} {request.path} ({request.remote_ip})"
+
 
 class CallbackHandler(OpenHandler, HubOAuthCallbackHandler):
     """``GET oauth_callback``: where the hub sends browsers back to."""
@@ -114,6 +125,14 @@ class CallbackHandler(OpenHandler, HubOAuthCallbackHandler):
             await self.hub_auth.get_user(self, sync=False)
         except HTTPError:
             self.send_error(503, reason=_HUB_IS_SILENT)
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Keep what a browser brings along within its line of the log."""
+        if isinstance(value, HTTPError):
+            message, summary = value.log_message or "", self._request_summary()
+            _LOG.warning("%d %s: %r", value.status_code, summary, message[:_MOST_SAID])
+        else:
+            super().log_exception(typ, value, tb)
 
     def get_current_user(self) -> Any:
         """Return the hub's model, which `prepare` has asked for already."""

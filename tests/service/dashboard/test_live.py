@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import re
 from pathlib import Path
 
@@ -378,3 +379,28 @@ async def test_the_example_of_the_docs_works(site, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == f"GPU 0: {2 * GIB} bytes"
     assert printed[-1] == "The service ends."
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("oauth_callback?state=x&code=", "oauth_callback?code=", "wall?token="),
+        *("api/v1/events?limit=x&token=", "live?view=none&names="),
+        *("live?view=wall&token=", "api/v1/usage?span=x&token=", "?token="),
+    ],
+)
+async def test_what_stands_in_an_address_stands_in_no_log(site, caplog, path):
+    caplog.set_level(logging.DEBUG)
+    for token in ("", "ada-token"):
+        headers = {"Authorization": f"token {token}"} if token else {}
+        await site.ask(f"{path}very-secret", headers)
+    assert "very-secret" not in caplog.text
+
+
+async def test_what_a_browser_brings_back_is_one_line_of_the_log(site, caplog):
+    brought = "x%0A[I] organiser grace unlocks ada" + "x" * 2000
+    await site.ask(f"oauth_callback?error={brought.replace(' ', '%20')}")
+    said = [x.getMessage() for x in caplog.records if "in oauth" in x.getMessage()]
+    (line,) = said
+    assert "\n" not in line
+    assert len(line) < 400
