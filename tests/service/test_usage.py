@@ -31,7 +31,8 @@ class Room:
 
     def __init__(self, path=None, now=START, **kwargs):
         self.now = now
-        self.history = History(path, **kwargs)
+        self.ahead = 0.0  # of the wall clock before what has really passed
+        self.history = History(path, clock=lambda: self.now - self.ahead, **kwargs)
         self.pulses = Pulses(None)
         self.usage = Usage(self.pulses, self.history, wall=lambda: self.now)
 
@@ -318,6 +319,38 @@ async def test_events_and_peaks_go_with_their_age_and_ids_go_on(path):
     assert again.after(0, 10, None) == []
     await again.take("hub", [event(3, room.now)])
     assert [recorded.id for recorded in again.after(2, 10, None)] == [3]
+
+
+async def test_a_clock_that_leaps_ahead_for_a_while_costs_nothing_that_happened(path):
+    room = await opened(path, keep_seconds=DAY)
+    await room.history.take("hub", [event(1, START)])
+    room.history.raise_peak(peak("lease-1", START))
+    await room.history.flush()
+    await room.usage.write()
+    room.now, room.ahead = room.now + 9 * DAY, 9 * DAY
+    for _ in range(3):
+        room.now += 60
+        await room.usage.write()
+    room.now, room.ahead = room.now - 9 * DAY, 0.0
+    room.now += 60
+    await room.usage.write()
+    for history in (room.history, (await opened(path)).history):
+        assert [x.event.sequence for x in history.after(0, 10, None)] == [1]
+        assert history.peak_bytes("lease-1") == 7
+
+
+async def test_a_clock_that_stays_where_it_leapt_to_is_believed_after_a_day(path):
+    room = await opened(path, keep_seconds=DAY)
+    await room.history.take("hub", [event(1, START)])
+    await room.usage.write()
+    room.now, room.ahead = room.now + 9 * DAY, 9 * DAY
+    await room.usage.write()
+    room.now += DAY - 60
+    await room.usage.write()
+    assert len(room.history.after(0, 10, None)) == 1
+    room.now += 60
+    await room.usage.write()
+    assert room.history.after(0, 10, None) == []
 
 
 VERSION_1 = """
