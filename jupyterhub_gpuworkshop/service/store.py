@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import (
     Column,
     Connection,
@@ -124,10 +125,9 @@ class Store:
         """Return the events and peaks in it, oldest first, and the last id ever."""
         with self._begin() as connection:
             events = [
-                Recorded(
-                    id=row.id, origin=row.origin, event=EVENT.validate_json(row.event)
-                )
+                Recorded(id=row.id, origin=row.origin, event=event)
                 for row in connection.execute(select(_EVENTS).order_by(_EVENTS.c.id))
+                if (event := _read(row.event)) is not None
             ]
             peaks = [
                 Peak(**row._mapping)
@@ -136,7 +136,8 @@ class Store:
             last_id = connection.execute(
                 select(_COUNTERS.c.value).where(_COUNTERS.c.name == _LAST_ID)
             ).scalar()
-        return events, peaks, max(last_id or 0, *(r.id for r in events), 0)
+            highest = connection.execute(select(func.max(_EVENTS.c.id))).scalar()
+        return events, peaks, max(last_id or 0, highest or 0)
 
     def load_usage(self, now: float) -> list[UsageRow]:
         """Return the usage of devices until now, oldest first."""
@@ -199,11 +200,18 @@ class Store:
             peak: and of a peak; lease and kernel stay.
         """
         with self._begin() as connection:
-            changed = []
+            changed, unreadable = [], []
             for row in connection.execute(select(_EVENTS.c.id, _EVENTS.c.event)):
-                before = EVENT.validate_json(row.event)
-                if (after := event(before)) != before:
+                before = _read(row.event)
+                if before is None:
+                    unreadable.append({"row": row.id})
+                elif (after := event(before)) != before:
                     changed.append({"row": row.id, "told": EVENT.dump_json(after)})
+            if unreadable:
+                # Nobody can say whom it names.
+                connection.execute(
+                    delete(_EVENTS).where(_EVENTS.c.id == bindparam("row")), unreadable
+                )
             if changed:
                 connection.execute(
                     update(_EVENTS)
@@ -286,8 +294,9 @@ class Store:
         """Give the events of schema 1 a column that says when they happened."""
         connection.execute(text("ALTER TABLE events ADD COLUMN at FLOAT"))
         dated = [
-            {"row": row.id, "when": EVENT.validate_json(row.event).at}
+            {"row": row.id, "when": event.at}
             for row in connection.execute(select(_EVENTS.c.id, _EVENTS.c.event))
+            if (event := _read(row.event)) is not None
         ]
         if dated:
             connection.execute(
@@ -320,3 +329,11 @@ class Store:
         oldest_kept = connection.execute(newest.offset(self._keep)).scalar()
         if oldest_kept is not None:
             connection.execute(delete(_PEAKS).where(_PEAKS.c.at <= oldest_kept))
+
+
+def _read(event: bytes) -> Event | None:
+    """Return an event; None for one that a newer version wrote, say, and left."""
+    try:
+        return EVENT.validate_json(event)
+    except ValidationError:
+        return None

@@ -165,6 +165,30 @@ async def test_a_broken_file_costs_the_history_and_nothing_else(path):
     assert len((await opened(path)).after(0, 10, None)) == 3
 
 
+async def test_an_event_that_nobody_can_read_costs_itself_and_nothing_else(path):
+    first = await opened(path)
+    await first.take("hub", [event(1), event(2), event(3)])
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            'UPDATE events SET event = \'{"kind": "of 2030"}\' WHERE sequence = 2'
+        )
+    again = await opened(path)
+    assert again.problem == ""
+    assert sequences(again) == [1, 3]
+    assert await again.take("hub", [event(4)]) == 4
+    third = await opened(path)
+    assert [x.id for x in third.after(0, 9, None)] == [1, 3, 4]
+    # It may name somebody: with the first name that is forgotten it goes.
+    assert await third.forget(["ada"], 9999.0)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT id FROM events").fetchall() == [
+            (1,),
+            (3,),
+            (4,),
+        ]
+    connection.close()
+
+
 async def test_what_was_there_before_a_bad_start_is_not_overwritten(path):
     await (await opened(path)).take("hub-1", [event(1), event(2)])
     aside = path.with_suffix(".aside")

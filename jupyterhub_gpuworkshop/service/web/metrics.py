@@ -4,6 +4,7 @@ Owns who is shown what: the totals for everybody who may look, attendees by name
 organisers alone, and only where the workshop file asks for that.
 """
 
+import time
 from collections.abc import Callable
 
 from jupyterhub.services.auth import HubOAuth
@@ -19,15 +20,51 @@ from jupyterhub_gpuworkshop.service.rules import Rules
 
 from .api import ApiHandler
 
+_KEPT_SECONDS = 2.0
+
+
+class Scrapes:
+    """What was answered, given again for a moment: some look very often.
+
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._kept: dict[tuple[bool, str], tuple[object, float, bytes]] = {}
+
+    def answer(
+        self, key: tuple[bool, str], of: object, make: Callable[[], bytes]
+    ) -> bytes:
+        """Return what is known, made anew where it may have changed.
+
+        Args:
+            key: for whom, and in which format.
+            of: what it is made of, to be compared.
+            make: makes it.
+        """
+        now = self._clock()
+        found = self._kept.get(key)
+        if found is None or found[0] != of or now - found[1] > _KEPT_SECONDS:
+            found = self._kept[key] = (of, now, make())
+        return found[2]
+
 
 class MetricsHandler(ApiHandler):
     """``GET metrics``."""
 
     def initialize(  # type: ignore[override]  # tornado's own way
-        self, auth: HubOAuth, monitor: Monitor, history: History, rules: Rules
+        self,
+        auth: HubOAuth,
+        monitor: Monitor,
+        history: History,
+        rules: Rules,
+        scrapes: Scrapes,
     ) -> None:
-        """Take what it reads."""
+        """Take what it reads, and what was answered before."""
         super().initialize(auth)
+        self._scrapes = scrapes
         self._monitor = monitor
         self._history = history
         self._rules = rules
@@ -50,12 +87,17 @@ class MetricsHandler(ApiHandler):
         by_attendee = (
             self.viewer.is_organiser and self._rules.workshop.metrics.by_attendee
         )
-        # Of its own: the global one would add this process's numbers.
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(Metrics(facts, by_attendee=by_attendee))
         encode, content_type = _encoder(self.request.headers.get("Accept", ""))
+
+        def make() -> bytes:
+            # Of its own: the global one would add this process's numbers.
+            registry = CollectorRegistry(auto_describe=False)
+            registry.register(Metrics(facts, by_attendee=by_attendee))
+            return encode(registry)
+
+        of = (monitor.rounds, monitor.hub_problem, history.problem)
         self.set_header("Content-Type", content_type)
-        self.finish(encode(registry))
+        self.finish(self._scrapes.answer((by_attendee, content_type), of, make))
 
 
 def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:

@@ -39,7 +39,7 @@ from .api import EventsHandler, HealthHandler, SnapshotHandler
 from .asked_api import NoticeHandler, ReclaimHandler, StopHandler
 from .auth import CallbackHandler
 from .locked_api import LockedHandler, UnlockHandler
-from .metrics import MetricsHandler
+from .metrics import MetricsHandler, Scrapes
 from .usage_api import UsageAnswers, UsageHandler
 from .work import ArchiveHandler, WorkHandler
 
@@ -99,6 +99,7 @@ def _routes(service: "GpuService", parts: "Parts") -> _Routes:
     }
     answers = UsageAnswers(parts.usage, monitor)
     measuring = {"auth": auth, "monitor": monitor, "history": history}
+    scraping = {**measuring, "rules": parts.rules, "scrapes": Scrapes()}
     return [
         ("", PageHandler, {"auth": auth}),
         ("wall", WallHandler, {"auth": auth}),
@@ -107,7 +108,7 @@ def _routes(service: "GpuService", parts: "Parts") -> _Routes:
         ("oauth_callback", CallbackHandler, {}),
         ("live", LiveHandler, {"auth": auth, "feed": parts.feed}),
         ("health", HealthHandler, {"monitor": monitor}),
-        ("metrics", MetricsHandler, {**measuring, "rules": parts.rules}),
+        ("metrics", MetricsHandler, scraping),
         ("link", LinkHandler, {"hub": parts.exchange, "secret": service.link_secret}),
         ("api/v1/snapshot", SnapshotHandler, {"auth": auth, "monitor": monitor}),
         ("api/v1/events", EventsHandler, {"auth": auth, "history": history}),
