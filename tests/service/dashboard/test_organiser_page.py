@@ -353,6 +353,27 @@ async def test_a_lost_connection_says_so_and_heals(site, browser):
     assert await page.evaluate("told") == ["Connection lost, trying again ...", ""]
 
 
+async def test_a_line_that_is_dead_without_a_word_is_made_anew(site, browser):
+    async def sooner(route):
+        script = await (await route.fetch()).text()
+        assert "SILENCE_SECONDS = 10;" in script
+        body = script.replace("SILENCE_SECONDS = 10;", "SILENCE_SECONDS = 1;")
+        await route.fulfill(content_type="text/javascript", body=body)
+
+    await browser.route("**/live.js", sooner)
+    site.beat.stop()
+    try:
+        page = (await look(browser, site)).page
+        await expect(names(page)).to_have_count(3)
+        (first,) = site.viewers
+        site.first = messages(devices=DEVICES, room=whole(LEASES[:1], KERNELS[:1]))
+        await expect(names(page)).to_have_count(1)
+        await until(lambda: first not in site.viewers)
+    finally:
+        site.beat.start()
+        await browser.unroute("**/live.js")
+
+
 async def test_who_is_logged_out_is_led_to_the_login(site, browser):
     page = (await look(browser, site)).page
     await expect(names(page)).to_have_count(3)
