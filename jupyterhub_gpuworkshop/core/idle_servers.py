@@ -230,7 +230,7 @@ def _signal(reading: ServerReading, rules: IdleRules) -> str:
     if reading.holds_memory:
         return "It holds, or may hold, GPU memory."
     if reading.pinned:
-        return "A kernel of it is pinned."
+        return "A kernel of it is to be kept."
     if reading.terminals:
         return "A process runs in a terminal of it."
     if reading.outside:

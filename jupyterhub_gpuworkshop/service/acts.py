@@ -123,7 +123,7 @@ class Acts:
             "without end" if seconds is None else format_duration(seconds),
         )
         pin = self._monitor.pins.of(owner)
-        said = in_words(pin) if pin is not None else "The pin is over already."
+        said = in_words(pin) if pin is not None else "That time is over already."
         return _done(f"{self._name(owner)}: {said}", on_disk)
 
     async def unpin(self, viewer: Viewer, owner: Owner) -> Done:
@@ -135,7 +135,7 @@ class Acts:
         self._check_turn()
         on_disk = await self._monitor.pins.unpin(owner)
         _LOG.info("%s unpins kernel %s of %s", viewer.name, owner.kernel_id, owner.user)
-        said = "no longer pinned, and reclaimed once it has been idle."
+        said = "no longer kept, and reclaimed once it has been idle."
         return _done(f"{self._name(owner)}: {said}", on_disk)
 
     async def drain(self, viewer: Viewer, uuid: str) -> Done:
@@ -168,11 +168,14 @@ class Acts:
         self._check_turn()
         kept = self._monitor.kept
         was_drained = uuid in kept.state.drained
+        devices = self._monitor.snapshot.inventory.devices
+        label = next((x.label for x in devices if x.uuid == uuid), uuid)
         # One that is gone for good can be taken off the list all the same.
-        label = uuid if was_drained else self.device(uuid).label
+        if not was_drained:
+            label = self.device(uuid).label
         on_disk = await kept.change(lambda state: _undrained(state, uuid))
         if was_drained:
-            reason = f"{viewer.name} took a GPU back into service."
+            reason = f"{viewer.name} took GPU {label} back into service."
             await self._record(EventKind.DEVICE_UNDRAINED, viewer, uuid, reason)
         return _done(f"GPU {label} gets shares again.", on_disk)
 

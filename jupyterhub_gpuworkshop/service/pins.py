@@ -81,9 +81,9 @@ class Pins:
 def in_words(pin: Pin) -> str:
     """Say by whom and until when, in a sentence."""
     if pin.until is None:
-        return f"Pinned by {pin.by}."
+        return f"Kept by {pin.by}."
     until = datetime.datetime.fromtimestamp(pin.until, tz=datetime.timezone.utc)
-    return f"Pinned until {until.astimezone():%H:%M} by {pin.by}."
+    return f"Kept until {until.astimezone():%H:%M} by {pin.by}."
 
 
 def _without(state: KeptState, owner: Owner, *added: Pin) -> KeptState:

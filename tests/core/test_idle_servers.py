@@ -129,7 +129,7 @@ NOT_IDLE = [
     ({"problem": "The hub is silent."}, "silent"),
     ({"process": None}, "process is unknown"),
     ({"holds_memory": True}, "GPU memory"),
-    ({"pinned": True}, "pinned"),
+    ({"pinned": True}, "to be kept"),
     ({"terminals": 1}, "terminal"),
     ({"outside": 1}, "outside"),
     ({"kernels": (("k", a_kernel(140.0, state=KernelState.BUSY)),)}, "busy"),

@@ -58,7 +58,7 @@ def test_a_dry_run_tells_no_attendee_anything():
 
 
 def test_a_pinned_kernel_is_kept_and_the_reason_says_by_whom():
-    decision = decided(idle_for(300), pinned="Pinned until 14:00 by ada.")
+    decision = decided(idle_for(300), pinned="Kept until 14:00 by ada.")
     assert decision.kind is DecisionKind.KEEP
     assert "by ada" in decision.reason
     assert decision.acts_at is None

@@ -38,12 +38,12 @@ async def a_kernel(world):
 async def test_a_pinned_kernel_keeps_its_memory_until_the_pin_is_lifted(world, acts):
     owner = acts.kernel(ADA, await a_kernel(world))
     done = await acts.pin(ADA, owner, 3600)
-    assert "Pinned until" in done.message
+    assert "Kept until" in done.message
     assert done.on_disk
     await world.look(times=20)
     await world.reap()
     (kernel,) = world.monitor.snapshot.kernels
-    assert kernel.verdict.startswith("Pinned until")
+    assert kernel.verdict.startswith("Kept until")
     assert world.events() == []
     await acts.unpin(ADA, owner)
     await world.look()
@@ -89,7 +89,7 @@ async def test_an_attendee_pins_for_so_long_and_an_organiser_for_ever(
     await acts.pin(OLGA, owner, seconds)
     assert world.monitor.pins.of(owner).by == "olga"
     # What an organiser has granted is not shortened by mistake.
-    with pytest.raises(ActRefused, match=r"longer already\. Pinned"):
+    with pytest.raises(ActRefused, match=r"longer already\. Kept"):
         await acts.pin(ADA, owner, 60)
     await acts.unpin(ADA, owner)
     await acts.pin(ADA, owner, 60)
@@ -123,7 +123,8 @@ async def test_a_drained_gpu_is_told_to_hub_and_attendees_until_it_is_back(world
     await world.look()
     await watch.step()
     assert world.monitor.notices.standing == (notice,)
-    await acts.undrain(OLGA, uuid)
+    done = await acts.undrain(OLGA, uuid)
+    assert done.message == "GPU 0 gets shares again."
     await world.look()
     await watch.step()
     assert world.monitor.notices.standing == ()

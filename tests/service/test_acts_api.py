@@ -361,7 +361,7 @@ async def test_the_page_does_what_its_buttons_ask_for(site):
     pin = f"api/v1/kernels/{site.kernel_id}/pin?user=ada&server="
     answer = await site.ask("POST", pin, "", b'{"seconds": 1800}', mine)
     assert (answer.code, site.pinned) == (200, ["ada"])
-    assert "Pinned until" in said(answer)
+    assert "Kept until" in said(answer)
     assert (await site.ask("DELETE", pin, "", headers=mine)).code == 200
     assert site.pinned == []
     olga, page = await site.log_in("organiser-token")

@@ -248,7 +248,7 @@ async def test_a_parked_or_pinned_kernel_keeps_its_server(tmp_path, trees):
     await world.monitor.kept.change(lambda state: replace(state, parked=()))
     await world.monitor.pins.pin(owner, "ada", 3600.0)
     await watch(world, 200)
-    assert "pinned" in why_not(world)
+    assert "to be kept" in why_not(world)
     assert world.hub.stopped == []
     await end(world)
 

@@ -94,7 +94,7 @@ def test_a_pin_says_by_whom_and_until_when():
     pin = kept_module.Pin(
         lease_id="l", kernel_id="k", user="ada", by="olga", until=None
     )
-    assert in_words(pin) == "Pinned by olga."
+    assert in_words(pin) == "Kept by olga."
     assert "by olga" in in_words(replace(pin, until=60.0))
     assert ":01" in in_words(replace(pin, until=60.0))
 

@@ -114,6 +114,8 @@ def _short_reason(event: Mapping[str, Any]) -> str:
     freed, idle = details.get("freed_bytes"), details.get("idle_seconds")
     if event["kind"] != EventKind.KERNEL_RECLAIMED or freed is None or idle is None:
         return ""
+    if details.get("by"):  # somebody said so, and the reason says who
+        return ""
     what = details.get("notebook") or "its kernel"
     return f"{format_size(freed)} back, {what} was idle for {format_duration(idle)}"
 

@@ -167,6 +167,10 @@ def _kernels(snapshot: Mapping[str, Any], rows: int, width: int) -> RenderableTy
     for kernel in shown:
         row = _kernel_row(kernel, on.get(kernel["lease_id"], ""))
         table.add_row(*row[: len(headings)])
+    if width >= _WIDE:
+        # Whoever must give way, it is what follows: a reclaim's reason is long.
+        table.expand = True
+        table.columns[-1].ratio = 1
     if len(shown) < len(kernels):
         table.add_row(Text(f"... {len(kernels) - len(shown)} more", "dim"))
     if not kernels:

@@ -171,7 +171,7 @@ def verdicts(case, seconds_each=7.0, rounds=200):
     [
         Circumstances(needed=False, action=Action.PARK),
         Circumstances(needed=True, action=Action.PARK, noticed_at=1300.0),
-        Circumstances(needed=False, action=Action.PARK, pinned="Pinned by olga."),
+        Circumstances(needed=False, action=Action.PARK, pinned="Kept by olga."),
     ],
 )
 def test_what_is_said_of_an_idle_kernel_changes_with_what_is_decided_alone(case):

@@ -101,3 +101,17 @@ def test_people_read_where_and_with_what_to_log_in(tmp_path: Path) -> None:
     for word in ("http://127.0.0.1:8000/", "organiser", "of-the-attendees"):
         assert word in said
     assert "the-token" not in said
+
+
+def test_what_a_person_did_is_told_in_that_persons_words() -> None:
+    line = event_line(
+        event(
+            kind="kernel_reclaimed",
+            user="attendee02",
+            reason="Organiser olga restarted it.",
+            details={"freed_bytes": GIB, "idle_seconds": 0.0, "by": "olga"},
+        ),
+        {},
+    )
+
+    assert line.endswith("Organiser olga restarted it.")

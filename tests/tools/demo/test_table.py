@@ -98,6 +98,15 @@ def test_a_wide_terminal_says_why_a_kernel_is_kept() -> None:
     assert verdict not in shown(FULL, 80, 45)
 
 
+def test_a_long_reason_takes_no_room_from_whose_kernel_it_is() -> None:
+    why = "Idle for 20 s (limit 20 s) with 1 GiB that nobody waits for: " + "why " * 90
+    full = {**FULL, "kernels": [kernel("attendee01", verdict=why)]}
+    for width in (110, 180):
+        (line,) = (x for x in shown(full, width, 40).splitlines() if "Idle for" in x)
+        assert line.startswith("attendee01  analysis.ipynb  1 ")
+        assert line.rstrip().endswith("…")
+
+
 def test_kernels_that_have_no_room_are_counted() -> None:
     assert "more" in shown(FULL, 80, 24)
     assert "more" not in shown(FULL, 80, 60)
