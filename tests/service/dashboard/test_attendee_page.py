@@ -224,6 +224,21 @@ async def test_another_span_is_fetched_when_it_is_chosen(browser, site):
     assert await watched.all_well() == []
 
 
+async def test_while_little_is_known_plots_go_back_15_minutes(browser, site):
+    hour = past()["devices"]["GPU-0"]
+    site.past = {"devices": {"GPU-0": {x: y[-12:] for x, y in hour.items()}}}
+    watched = await show(browser, site, mine([lease("ada")]), **WIDE)
+    await shown_plot(watched.page)
+    assert site.pasts == ["hour", "minutes"]
+    minutes = watched.page.get_by_role("button", name="15 min")
+    await expect(minutes).to_have_attribute("aria-pressed", "true")
+    # Who wants the hour has it.
+    await watched.page.get_by_role("button", name="1 h").click()
+    await until(lambda: site.pasts == ["hour", "minutes", "hour"])
+    await expect(minutes).to_have_attribute("aria-pressed", "false")
+    assert await watched.all_well() == []
+
+
 async def test_after_a_lost_connection_the_past_is_fetched_anew(browser, site):
     watched = await show(browser, site, mine([lease("ada")]), **WIDE)
     await shown_plot(watched.page)
@@ -426,6 +441,40 @@ async def test_a_paused_kernel_is_said_to_be_so_and_needs_no_freeing(browser, si
     assert await card.locator(".badge").inner_text() == "paused"
     await expect(card).to_contain_text("2.0\u00a0GiB paused, in host memory")
     assert not await card.locator(".free").is_visible()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"state": "busy"},
+        {"used_gib": 0, "verdict": "Idle, and it holds no GPU memory."},
+        {"used_gib": 0, "parked_bytes": GIB},
+    ],
+)
+async def test_a_kept_kernel_says_so_whatever_it_does(browser, site, how):
+    one = kernel("ada", 1, **how, pinned=True, pinned_by="olga")
+    watched = await show(browser, site, mine([lease("ada")], [one]))
+    card = watched.page.locator("#kernel-list > li")
+    await expect(card.locator(".kept")).to_have_text("Kept without end, by olga")
+    await expect(card.get_by_role("button", name="Let go")).to_be_visible()
+
+
+async def test_where_there_is_nothing_to_free_one_reads_why(browser, site):
+    idle = "Idle, and it holds no GPU memory."
+    kernels = [
+        kernel("ada", 1, used_gib=0, state="busy"),
+        kernel("ada", 2, used_gib=0, verdict=idle),
+        kernel("ada", 3, used_gib=0, verdict=idle, pinned=True),
+        kernel("ada", 4, memory_bytes=None),
+        kernel("ada", 5, used_gib=0, parked_bytes=GIB),
+        kernel("ada", 6),
+    ]
+    watched = await show(browser, site, mine([lease("ada")], kernels))
+    cards = watched.page.locator("#kernel-list > li")
+    said = [await cards.nth(x).locator(".nothing").is_visible() for x in range(6)]
+    assert said == [True, False, True, False, False, False]
+    freed = [await cards.nth(x).locator(".free").is_visible() for x in range(6)]
+    assert freed == [False] * 5 + [True]
 
 
 async def test_what_follows_and_what_happened_are_told(browser, site):

@@ -1,5 +1,6 @@
 """The organiser's page and the wall in a real browser, fed by a test."""
 
+import datetime
 import time
 
 import pytest
@@ -176,6 +177,9 @@ async def test_what_needs_the_organiser_comes_first_with_what_to_do(site, browse
     await expect(lines).to_have_count(6)
     site.tell(whole(version=3))
     await expect(lines).to_have_count(1)
+    more = page.locator("#needs-more")
+    await expect(more).to_be_hidden()
+    await expect(more).to_have_text("Show more (0 left)")
     site.tell({**site.first[1], "devices": DEVICES})
     await expect(page.locator("#needs-none")).to_contain_text("Nothing needs you")
 
@@ -215,12 +219,62 @@ async def test_the_table_is_filtered_by_text_and_by_state(site, browser):
         ("Over share", ["ada"]),
         ("Short", ["cem"]),
         ("Paused", ["cem"]),
+        ("Kept", ["cem"]),
     ):
         chip = states.get_by_role("button", name=state)
         await chip.click()
         await expect(chip).to_have_attribute("aria-pressed", "true")
         await expect(chip.locator(".count")).to_have_text(str(len(found)))
         await expect(names(page)).to_have_text(found)
+
+
+@pytest.mark.parametrize(
+    ("state", "used_gib"), [("idle", 4.0), ("busy", 4.0), ("unknown", 0)]
+)
+async def test_a_kept_kernel_says_until_when_and_by_whom(
+    site, browser, state, used_gib
+):
+    how = {"state": state, "used_gib": used_gib, "pinned": True, "pinned_by": "olga"}
+    noon = datetime.datetime(2026, 11, 27, 12, 0).astimezone().timestamp()
+    kernels = [
+        kernel("ada", 1, **how, pinned_until=noon, parked_bytes=0),
+        kernel("ada", 2, **how, pinned_until=None),
+        kernel("ada", 3, state=state),
+    ]
+    site.first = messages(devices=DEVICES, room=whole(LEASES, kernels))
+    page = (await look(browser, site)).page
+    cells = page.locator("#people tr.kernel .state")
+    await expect(cells).to_have_text(
+        [
+            f"{state}kept until 12:00, by olga",
+            f"{state}kept without end, by olga",
+            state,
+        ]
+    )
+    await page.get_by_role("button", name="Kept").click()
+    await expect(cells).to_have_count(2)
+    site.tell(whole(version=2, base=1, kernels=[{**kernels[0], "pinned": False}]))
+    await expect(cells).to_have_count(1)
+
+
+async def test_a_name_in_a_bar_is_there_whole_or_not_at_all(site, browser):
+    wide, narrow = "ada", "attendee-with-a-long-name"
+    room = whole(
+        [lease(wide), lease(narrow)],
+        holders=[holder(wide, 1, used_gib=15), holder(narrow, 2, used_gib=6)],
+    )
+    site.first = messages(devices=DEVICES, room=room)
+    page = (await look(browser, site)).page
+    parts = page.locator("#devices > li").first.locator(".memory.track .part")
+    await expect(parts.nth(1)).to_have_text(narrow)
+    shown = """parts => parts.slice(0, 2).map(part => {
+      const range = document.createRange();
+      range.selectNodeContents(part);
+      const [name, box] = [range.getBoundingClientRect(), part.getBoundingClientRect()];
+      return name.top < box.bottom && name.bottom > box.top;
+    })"""
+    assert await parts.evaluate_all(shown) == [True, False]
+    await expect(page.locator("#devices .legend").first).to_contain_text(narrow)
 
 
 async def test_an_action_names_whom_it_meets_asks_first_and_says_what_came(
@@ -236,8 +290,8 @@ async def test_an_action_names_whom_it_meets_asks_first_and_says_what_came(
     await expect(free).to_be_focused()
     assert site.asked == []
     await free.click()
-    await dialog.get_by_label("Restart the kernel").check()
-    await expect(dialog).to_contain_text("All variables are lost")
+    await dialog.get_by_label("Restart, variables lost").check()
+    await expect(dialog).to_contain_text("The notebook stays open")
     site.answers["POST", "kernels/kernel-bob-0/reclaim"] = (202, "It is on its way.")
     await confirm(page, "Free the memory")
     await expect(page.locator("#said")).to_have_text("It is on its way.")
@@ -514,11 +568,24 @@ def wall(*, name=""):
     }
 
 
-@pytest.mark.parametrize("count", [1, 8, 16, 64])
-async def test_the_wall_fills_a_projector_and_never_scrolls(site, browser, count):
+@pytest.mark.parametrize(
+    ("count", "path", "size"),
+    [
+        *((x, "wall", (1920, 1080)) for x in (1, 8, 16, 64)),
+        *((x, "wall?names=yes", (1920, 1080)) for x in (2, 8, 16, 64)),
+        *((x, "wall?names=yes", (1366, 768)) for x in (4, 16)),
+    ],
+)
+async def test_the_wall_fills_a_projector_and_never_scrolls(
+    site, browser, count, path, size
+):
     devices = [device(x) for x in range(count)]
-    site.first = [*messages(devices=devices, view="wall"), wall()]
-    watched = await look(browser, site, path="wall", width=1920, height=1080)
+    shown = wall()
+    of_eight = [{"bytes": 4 * GIB, "over": False, "user": f"ada-{x}"} for x in range(8)]
+    shown["devices"].update({x["uuid"]: of_eight for x in devices[1:]})
+    site.first = [*messages(devices=devices, view="wall"), shown]
+    width, height = size
+    watched = await look(browser, site, path=path, width=width, height=height)
     page = watched.page
     await expect(page.locator("#devices > li")).to_have_count(count)
     await expect(page.locator("#events")).to_contain_text("Memory taken back (3.0 GiB)")
@@ -539,4 +606,6 @@ async def test_the_wall_says_no_names_until_the_organiser_asks(site, browser):
     await page.get_by_role("link", name="Show names").click()
     await comes_true(page, "location.search === '?names=yes'")
     await expect(part).to_have_text("ada")
+    legend = page.locator("#devices .legend").first.locator("li")
+    await expect(legend).to_have_text(["ada40.0\u00a0GiB"])
     await expect(page.get_by_role("link", name="Hide names")).to_be_visible()

@@ -73,6 +73,26 @@ async def test_who_looks_gets_their_own_page(site, token, script, is_organiser):
     assert ("/hub/admin" in links) is (token == "admin-token")
 
 
+@pytest.mark.parametrize(
+    ("token", "name", "said"),
+    [
+        ("organiser-token", "olga", "olga organiser"),
+        ("organiser-token", "Organiser", "Organiser"),
+        ("ada-token", "ada", "ada"),
+    ],
+)
+async def test_the_head_says_once_who_is_an_organiser(
+    site, monkeypatch, token, name, said
+):
+    from tests.service import stub_hub
+
+    monkeypatch.setitem(
+        stub_hub.TOKENS, token, {**stub_hub.TOKENS[token], "name": name}
+    )
+    head = soup_of(await get(site, token=token)).select_one(".who > span")
+    assert " ".join(head.get_text().split()) == said
+
+
 @pytest.mark.parametrize("path", ["", "wall", "work"])
 async def test_a_stranger_gets_no_page_and_who_is_unknown_is_to_log_in(site, path):
     refused = await get(site, path, token="stranger-token")

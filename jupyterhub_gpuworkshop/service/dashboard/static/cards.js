@@ -4,7 +4,6 @@ import { attr, el, keyed, mark, number, percent, say, size, sizeOf, text } from 
 import { colours, paint } from "./palette.js";
 
 const COMPACT_FROM = 9;
-const WIDE_PART = 0.08;
 const NOTEWORTHY_PART = 0.005;
 const NOBODY = "\u0000nobody";
 const UNEXPLAINED = "\u0000unexplained";
@@ -160,8 +159,7 @@ function updateParts(card, device, room, look) {
       mark(node, "over", piece.isOver);
       const width = share(piece.shown, device.memory_total_bytes);
       if (node.style.width !== width) node.style.width = width;
-      const isWide = piece.shown > WIDE_PART * device.memory_total_bytes;
-      text(node, isWide && !piece.isOver ? piece.name : "");
+      text(node, piece.isOver ? "" : piece.name);
       attr(node, "title", `${piece.name}: ${size(piece.bytes)}`);
     },
   });

@@ -6,6 +6,7 @@ import { compare, whose } from "./room.js";
 const isPaused = (kernel) => kernel.parked_bytes > 0;
 const isBusy = (kernel) => kernel.state === "busy" && !isPaused(kernel);
 const isIdle = (kernel) => kernel.state === "idle" && !isPaused(kernel);
+const isKept = (kernel) => kernel.pinned;
 const isOver = (group) => Boolean(group.lease?.over_bytes);
 const isShort = (group) => Boolean(group.lease?.short_bytes);
 
@@ -17,6 +18,7 @@ export const STATES = {
   over: { group: isOver },
   short: { group: isShort },
   paused: { group: (group) => group.kernels.some(isPaused), kernel: isPaused },
+  kept: { group: (group) => group.kernels.some(isKept), kernel: isKept },
 };
 
 /** The columns; those with a value can be sorted by, numbers the most first. */

@@ -56,6 +56,7 @@ function makeKernel() {
     el("p", { class: "note follows" }),
     el("p", { class: "warn acts" }),
     el("p", { class: "note kept" }),
+    el("p", { class: "note nothing", text: say("attendee.nothing_to_free") }),
   );
   const of = () => shown.get(node);
   const button = (name, on) => {
@@ -96,7 +97,18 @@ function updateKernel(node, kernel, may) {
   mark(node, "soon", acts !== null);
   attr(part("kept"), "hidden", !kernel.pinned);
   text(part("kept"), keptOf(kernel));
+  attr(part("nothing"), "hidden", !lacksButtons(kernel) || isSaid(part("follows")));
   updateButtons(node, kernel, may, name);
+}
+
+/** Whether there is nothing to free or to keep. */
+function lacksButtons(kernel) {
+  return kernel.memory_bytes === 0 && !isPaused(kernel);
+}
+
+/** Whether the verdict, where it is shown, says so itself. */
+function isSaid(verdict) {
+  return !verdict.hidden && verdict.textContent.includes("no GPU memory");
 }
 
 function updateButtons(node, kernel, may, name) {

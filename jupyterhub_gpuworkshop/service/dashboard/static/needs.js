@@ -14,7 +14,7 @@ export function drawNeeds(list, none, more, room, { ask, look, people }) {
     drawNeeds(list, none, more, room, { ask, look, people });
   };
   more.hidden = all || lines.length <= FIRST;
-  text(more, say("organiser.more", { count: lines.length - FIRST }));
+  text(more, say("organiser.more", { count: Math.max(0, lines.length - FIRST) }));
   keyed(list, all ? lines : lines.slice(0, FIRST), {
     key: (line) => line.key,
     make: (line) => {

@@ -1,7 +1,7 @@
 // The table of attendees, their notebooks and what else uses the GPUs.
 // It draws the first hundred, and of those only what has changed.
 
-import { attr, duration, el, keyed, mark, say, sayOr, size, sizeOf, text } from "./dom.js";
+import { attr, clock, duration, el, keyed, mark, say, sayOr, size, sizeOf, text } from "./dom.js";
 import { COLUMNS, STATES, groupsOf, matches, order } from "./grouping.js";
 import { notebookOf } from "./asks.js";
 
@@ -219,7 +219,7 @@ export class People {
     set(tr, "th", notebookOf(kernel), kernel.kernel_id);
     set(tr, ".memory", kernel.parked_bytes ? say("organiser.paused_size", { size: size(kernel.parked_bytes) }) : size(kernel.memory_bytes));
     attr(tr.querySelector(".memory"), "title", say("organiser.peak", { size: size(kernel.peak_memory_bytes) }));
-    set(tr, ".state", say(`organiser.kernel_${stateOf(kernel)}`));
+    drawState(tr.querySelector(".state"), kernel);
     set(tr, ".next", kernel.verdict);
     this.drawIdle(tr, kernel);
     const acts = [];
@@ -240,6 +240,18 @@ export class People {
       if (tr.row?.kernel) this.drawIdle(tr, tr.row.kernel);
     }
   }
+}
+
+/** Say what a kernel does, and whether it is kept. */
+function drawState(cell, kernel) {
+  const flags = [["plain", say(`organiser.kernel_${stateOf(kernel)}`)]];
+  if (kernel.pinned) flags.push(["kept", keptOf(kernel)]);
+  showFlags(cell, flags);
+}
+
+function keptOf({ pinned_until: until, pinned_by: by }) {
+  if (until === null) return say("organiser.kernel_kept_always", { by });
+  return say("organiser.kernel_kept_until", { at: clock(until, { seconds: false }), by });
 }
 
 /** Return the one word for what a kernel does. */
@@ -314,6 +326,10 @@ function drawFlags(cell, lease) {
   if (lease.over_bytes) flags.push(["bad", say("organiser.over", { size: size(lease.over_bytes) })]);
   if (lease.short_bytes) flags.push(["warn", say("organiser.short", { size: size(lease.short_bytes) })]);
   if (lease.parked_bytes) flags.push(["plain", say("organiser.paused_size", { size: size(lease.parked_bytes) })]);
+  showFlags(cell, flags);
+}
+
+function showFlags(cell, flags) {
   keyed(cell, flags, {
     key: ([kind, words]) => `${kind} ${words}`,
     make: ([kind, words]) => el("span", { class: `flag ${kind}`, text: words }),

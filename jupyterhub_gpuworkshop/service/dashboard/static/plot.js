@@ -33,6 +33,8 @@ const slots = new Map();
 const free = Array.from({ length: MOST_ALIVE }, (_, number) => number);
 const known = new Map();
 let span = "hour";
+let isChosen = false;
+let showSpan = () => {};
 let script = null;
 
 const observer = new IntersectionObserver(
@@ -98,18 +100,15 @@ plots.picker = function picker() {
     role: "group",
     "aria-label": say("plot.spans"),
   });
-  const show = () => {
+  showSpan = () => {
     for (const button of group.children) {
       attr(button, "aria-pressed", String(button.dataset.span === span));
     }
   };
   for (const name of Object.keys(SPANS)) {
     const choose = () => {
-      span = name;
-      show();
-      for (const slot of slots.values()) {
-        if (slot.drawn) fetchPast(slot);
-      }
+      isChosen = true;
+      setSpan(name);
     };
     group.append(
       el("button", {
@@ -120,9 +119,17 @@ plots.picker = function picker() {
       }),
     );
   }
-  show();
+  showSpan();
   return group;
 };
+
+function setSpan(name) {
+  span = name;
+  showSpan();
+  for (const slot of slots.values()) {
+    if (slot.drawn) fetchPast(slot);
+  }
+}
 
 /** Draw what is near, and let go of what is not where there is no room else. */
 function fill() {
@@ -248,19 +255,30 @@ async function fetchPast(slot) {
   const wanted = span;
   slot.isFetched = false;
   let points = [];
+  let isShort = false;
   try {
     const query = new URLSearchParams({ span: wanted, device: slot.uuid });
     const { devices } = await fetchJson(`api/v1/usage?${query}`);
     points = pointsOf(devices[slot.uuid]);
+    isShort = wanted === "hour" && points.length > 0 && !points.some(isOlder);
   } catch (error) {
     // What comes from now on is shown all the same.
     console.warn("No past:", error);
   }
   if (turn !== slot.turn || wanted !== span) return;
+  // An hour of which next to nothing is known is a line at the edge.
+  if (isShort && !isChosen) {
+    setSpan("minutes");
+    return;
+  }
   slot.points = points;
   slot.isFetched = true;
   append(slot);
   show(slot);
+}
+
+function isOlder(point) {
+  return point.memory !== null && point.at < now() - SPANS.minutes.seconds;
 }
 
 /** Return the service's columns as points; one without memory breaks the line. */

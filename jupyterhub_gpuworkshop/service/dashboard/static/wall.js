@@ -5,7 +5,6 @@ import { live } from "./live.js";
 import { paint } from "./palette.js";
 
 const MOST_EVENTS = 4;
-const NAMED_PART = 0.1;
 const NOTEWORTHY_PART = 0.005;
 const at = (id) => document.getElementById(id);
 const names = new URLSearchParams(window.location.search).get("names") === "yes";
@@ -20,6 +19,7 @@ function drawDevices() {
   at("devices-none").hidden = devices.length > 0;
   list.hidden = devices.length === 0;
   text(at("devices-none"), say(isKnown ? "wall.no_devices" : "wall.not_looked"));
+  mark(list, "named", names);
   const [columns, rows] = gridOf(devices.length);
   list.style.setProperty("--columns", columns);
   list.style.setProperty("--rows", rows);
@@ -32,6 +32,7 @@ function drawDevices() {
         { class: "card device" },
         el("div", { class: "top" }, el("h2"), el("span", { class: "flags bad" }), el("span", { class: "busy number" })),
         el("div", { class: "track memory", "aria-hidden": "true" }),
+        names ? el("ul", { class: "plain legend" }) : null,
         el("p", { class: "figures" }, el("span", { class: "used number" }), el("span", { class: "heat number" }), el("span", { class: "power number" })),
       ),
     update: drawDevice,
@@ -77,14 +78,47 @@ function drawParts(card, device, memory) {
     make: () => el("div", { class: "part" }),
     update: (node, part) => {
       // Without names every part has its colour by its place.
-      paint(node, part.index === "rest" || (names && !part.user) ? undefined : part.index);
+      paint(node, colourOf(part));
       mark(node, "over", part.over);
       const width = `${Math.min(100, (100 * part.bytes) / device.memory_total_bytes).toFixed(2)}%`;
       if (node.style.width !== width) node.style.width = width;
-      const isWide = part.bytes > NAMED_PART * device.memory_total_bytes;
-      const name = names ? part.user || say("wall.nobodys") : "";
-      text(node, isWide ? part.user : "");
-      attr(node, "title", name || null);
+      text(node, part.user);
+      attr(node, "title", names ? nameOf(part) : null);
+    },
+  });
+  if (names) drawLegend(card.querySelector(".legend"), segments);
+}
+
+function colourOf({ index, user }) {
+  return index === "rest" || (names && !user) ? undefined : index;
+}
+
+function nameOf({ user }) {
+  return user || say("wall.nobodys");
+}
+
+/** Say whose the parts are, and how much; nobody's together. */
+function drawLegend(list, segments) {
+  const lines = new Map();
+  for (const part of segments) {
+    const bytes = part.bytes + (lines.get(part.user)?.bytes ?? 0);
+    lines.set(part.user, { ...part, bytes });
+  }
+  keyed(list, [...lines.values()], {
+    key: (line) => line.user,
+    make: () =>
+      el(
+        "li",
+        {},
+        el("span", { class: "swatch" }),
+        el("span", { class: "name" }),
+        el("span", { class: "number size" }),
+      ),
+    update: (node, line) => {
+      const [swatch, name, bytes] = node.children;
+      paint(swatch, colourOf(line));
+      text(name, nameOf(line));
+      text(bytes, size(line.bytes));
     },
   });
 }
