@@ -572,7 +572,7 @@ def wall(*, name=""):
     ("count", "path", "size"),
     [
         *((x, "wall", (1920, 1080)) for x in (1, 8, 16, 64)),
-        *((x, "wall?names=yes", (1920, 1080)) for x in (2, 8, 16, 64)),
+        *((x, "wall?names=yes", (1920, 1080)) for x in (2, 8, 16, 32)),
         *((x, "wall?names=yes", (1366, 768)) for x in (4, 16)),
     ],
 )

@@ -5,6 +5,8 @@ import { live } from "./live.js";
 import { paint } from "./palette.js";
 
 const MOST_EVENTS = 4;
+// In more no name has room beside its memory.
+const MOST_NAMED_COLUMNS = 4;
 const NOTEWORTHY_PART = 0.005;
 const at = (id) => document.getElementById(id);
 const names = new URLSearchParams(window.location.search).get("names") === "yes";
@@ -19,11 +21,11 @@ function drawDevices() {
   at("devices-none").hidden = devices.length > 0;
   list.hidden = devices.length === 0;
   text(at("devices-none"), say(isKnown ? "wall.no_devices" : "wall.not_looked"));
-  mark(list, "named", names);
   const [columns, rows] = gridOf(devices.length);
+  mark(list, "named", names && columns <= MOST_NAMED_COLUMNS);
   list.style.setProperty("--columns", columns);
   list.style.setProperty("--rows", rows);
-  list.dataset.size = columns <= 2 ? "large" : rows <= 2 ? "medium" : rows <= 4 ? "small" : "tiny";
+  list.dataset.size = sizeFor(columns, rows);
   keyed(list, devices, {
     key: (device) => device.uuid,
     make: () =>
@@ -55,6 +57,13 @@ const GRIDS = [
 function gridOf(count) {
   const [, columns] = GRIDS.find(([most]) => count <= most) ?? [count, 8];
   return [columns, Math.max(1, Math.ceil(count / columns))];
+}
+
+function sizeFor(columns, rows) {
+  if (columns <= 2) return "large";
+  // So narrow a card has no room for all figures, however high it is.
+  if (columns > MOST_NAMED_COLUMNS) return "tiny";
+  return rows <= 2 ? "medium" : "small";
 }
 
 function drawDevice(card, device) {
