@@ -405,8 +405,12 @@ async def test_a_file_of_before_usage_was_kept_loses_nothing(path):
 
 async def test_a_migration_that_fails_leaves_the_file_as_it_was(path):
     write_version_1(path)
+    refuses = """
+    CREATE TRIGGER refuses BEFORE UPDATE ON events WHEN old.id = 2
+    BEGIN SELECT RAISE(ABORT, 'no'); END
+    """
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE events SET event = 'nonsense' WHERE id = 2")
+        connection.execute(refuses)
         connection.commit()
     room = await opened(path)
     assert "not on disk" in room.history.problem
