@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from jupyterhub_gpuworkshop.core.devices import Device, Inventory
 from jupyterhub_gpuworkshop.core.errors import SourceLost
@@ -27,6 +27,8 @@ _LEAST_SECONDS_BETWEEN_LISTINGS = 1.0
 _SECONDS_BETWEEN_REOPENINGS = 30.0
 _NOT_TOLD = "The driver does not tell the utilisation of {}."
 _NO_SLICES = "it is in MIG mode without slices; create them with nvidia-smi mig"
+
+T = TypeVar("T")
 
 
 class NvmlSource:
@@ -93,20 +95,10 @@ class NvmlSource:
         """
         if not self._readers:
             self.inventory()
-        samples, lost = [], False
-        with nvml.source_errors():
-            for reader in self._readers.values():
-                try:
-                    samples.append(
-                        reader.sample(self._clock(), self._process_interval_seconds)
-                    )
-                except NVMLError as error:
-                    if nvml.is_about_all(error):
-                        raise
-                    lost = lost or nvml.is_lost(error)
-                    self._complain(reader.device.label, str(error))
-                else:
-                    self._complaints.pop(reader.device.label, None)
+        samples, lost = self._each(
+            lambda x: x.sample(self._clock(), self._process_interval_seconds),
+            complain=True,
+        )
         if lost and not samples:
             raise SourceLost(self._all_lost())
         return tuple(samples)
@@ -120,16 +112,7 @@ class NvmlSource:
         """
         if not self._readers:
             self.inventory()
-        glances, lost = [], False
-        with nvml.source_errors():
-            for reader in self._readers.values():
-                try:
-                    glances.append(reader.glance())
-                except NVMLError as error:
-                    # A device that is not in it cannot be read: `sample` says why.
-                    if nvml.is_about_all(error):
-                        raise
-                    lost = lost or nvml.is_lost(error)
+        glances, lost = self._each(_Reader.glance)
         if lost and not glances:
             raise SourceLost(self._all_lost())
         return tuple(glances)
@@ -143,16 +126,33 @@ class NvmlSource:
         """
         if not self._readers:
             self.inventory()
-        free: dict[str, int] = {}
+        free, _ = self._each(lambda x: (x.device.uuid, x.free_bytes()))
+        return dict(free)
+
+    def _each(
+        self, read: "Callable[[_Reader], T]", *, complain: bool = False
+    ) -> tuple[list[T], bool]:
+        """Return what is read of each device that answers, and whether one is lost.
+
+        Args:
+            read: reads one.
+            complain: whether to log which does not answer, and why; once is enough.
+        """
+        found, lost = [], False
         with nvml.source_errors():
-            for uuid, reader in self._readers.items():
+            for reader in self._readers.values():
                 try:
-                    free[uuid] = reader.free_bytes()
+                    found.append(read(reader))
                 except NVMLError as error:
-                    # A device that is not in it cannot be read: `sample` says why.
                     if nvml.is_about_all(error):
                         raise
-        return free
+                    lost = lost or nvml.is_lost(error)
+                    if complain:
+                        self._complain(reader.device.label, str(error))
+                else:
+                    if complain:
+                        self._complaints.pop(reader.device.label, None)
+        return found, lost
 
     def close(self) -> None:
         """Let go of the driver. The next call starts again."""
