@@ -22,7 +22,7 @@ export function tell(message, { bad = false } = {}) {
  *
  * Returns `{done, message}`; never throws.
  */
-export async function call(method, path, body) {
+async function call(method, path, body) {
   try {
     const answer = await fetch(`${PAGE.prefix}api/v1/${path}`, {
       method,

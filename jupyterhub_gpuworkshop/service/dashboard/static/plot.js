@@ -335,7 +335,7 @@ function show(slot) {
 }
 
 /** Return what Bokeh draws: lines break where nothing is known, and areas fall to 0. */
-export function columnsOf(points) {
+function columnsOf(points) {
   const made = Object.fromEntries(COLUMNS.map((name) => [name, []]));
   const push = (when, memory, area, point) => {
     made.at.push(local(when));
