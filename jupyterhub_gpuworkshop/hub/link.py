@@ -18,6 +18,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 
 from jupyterhub_gpuworkshop.core.errors import LinkError
 from jupyterhub_gpuworkshop.core.wire import REPLY, REPORT, Reply, Report, ServerInfo
+from jupyterhub_gpuworkshop.machine.timeouts import timeout
 
 from .allocator import Allocator
 from .banner import Banner
@@ -95,7 +96,8 @@ class HubLink:
             except Exception:
                 self._log.exception("Reporting to the GPU service failed")
             try:
-                await asyncio.wait_for(self._wake.wait(), self._interval)
+                async with timeout(self._interval):
+                    await self._wake.wait()
                 since = time.monotonic() - begun
                 await asyncio.sleep(max(_COALESCE_SECONDS, _BETWEEN_SECONDS - since))
             except asyncio.TimeoutError:

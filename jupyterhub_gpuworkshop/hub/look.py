@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from jupyterhub_gpuworkshop.core.devices import Inventory
 from jupyterhub_gpuworkshop.core.wire import INVENTORY
+from jupyterhub_gpuworkshop.machine.timeouts import timeout
 from jupyterhub_gpuworkshop.workshop import Workshop
 
 LIMIT_SECONDS = 10.0
@@ -47,7 +48,8 @@ async def look_once(
         problem = f"the hub could not start a process to look for them: {error}"
         return Inventory(taken_at=time.time(), source=gpus.source, problem=problem)
     try:
-        output, _ = await asyncio.wait_for(child.communicate(), limit_seconds)
+        async with timeout(limit_seconds):
+            output, _ = await child.communicate()
         return INVENTORY.validate_json(output)
     except asyncio.TimeoutError:
         problem = (
@@ -64,5 +66,6 @@ async def look_once(
             child.kill()
             # One in an uninterruptible call dies later, and is not waited for.
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(child.wait(), _DIES_WITHIN_SECONDS)
+                async with timeout(_DIES_WITHIN_SECONDS):
+                    await child.wait()
     return Inventory(taken_at=time.time(), source=gpus.source, problem=problem)

@@ -23,6 +23,7 @@ import jupyterhub_gpuworkshop
 from jupyterhub_gpuworkshop.core.errors import HostError, MaterialError
 from jupyterhub_gpuworkshop.machine.as_attendee import Attendee, run_as_attendee
 from jupyterhub_gpuworkshop.machine.material import Installed, read_installed, stamp
+from jupyterhub_gpuworkshop.machine.timeouts import timeout
 
 from .homes import Home, Homes
 
@@ -143,9 +144,8 @@ class MaterialBringer:
             own = self._own_turns.setdefault(spawner.user.name, asyncio.Lock())
             async with own, self._turns:
                 arguments = ["--from", str(self.folder)]
-                said = await asyncio.wait_for(
-                    spawner.run_in_home(home, SCRIPT, arguments), MOST_SECONDS
-                )
+                async with timeout(MOST_SECONDS):
+                    said = await spawner.run_in_home(home, SCRIPT, arguments)
         except HostError as error:
             self._log.warning("%s gets no material: %s", who, error)
         except asyncio.TimeoutError:

@@ -16,6 +16,7 @@ from jupyterhub_gpuworkshop.core.errors import LedgerError
 from jupyterhub_gpuworkshop.core.leases import Key, Lease, LeaseState
 from jupyterhub_gpuworkshop.core.snapshot import ProcessId
 from jupyterhub_gpuworkshop.machine.processes import boot_id, signal_process
+from jupyterhub_gpuworkshop.machine.timeouts import timeout
 
 if TYPE_CHECKING:
     from .mixin import GpuSpawnerMixin
@@ -70,7 +71,8 @@ class Reconciler:
             # A server that was asked to end is looked after soon.
             pause = _GRACE_SECONDS if forgotten else runtime.reconcile_seconds
             try:
-                await asyncio.wait_for(self._wake.wait(), pause)
+                async with timeout(pause):
+                    await self._wake.wait()
                 await asyncio.sleep(min(1.0, pause))
             except asyncio.TimeoutError:
                 pass

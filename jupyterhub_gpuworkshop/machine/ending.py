@@ -10,6 +10,7 @@ import os
 import signal
 
 from .processes import is_alive
+from .timeouts import timeout
 
 
 class HeldProcess:
@@ -56,7 +57,8 @@ class HeldProcess:
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(self._pidfd, ended.set)
         try:
-            await asyncio.wait_for(ended.wait(), seconds)
+            async with timeout(seconds):
+                await ended.wait()
         except asyncio.TimeoutError:
             return False
         finally:

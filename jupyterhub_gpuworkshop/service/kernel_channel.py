@@ -18,6 +18,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from jupyterhub_gpuworkshop.core.errors import ServerError
 from jupyterhub_gpuworkshop.core.wire import ServerInfo
+from jupyterhub_gpuworkshop.machine.timeouts import timeout
 
 from .server_answers import cut
 from .servers import Resolver, headers_for
@@ -169,9 +170,8 @@ async def is_at_rest(
     async with kernel_channel(server, kernel_id, _OPEN_SECONDS) as channel:
         await channel.send("kernel_info_request", {})
         try:
-            await asyncio.wait_for(
-                channel.reply_to("kernel_info_request"), within_seconds
-            )
+            async with timeout(within_seconds):
+                await channel.reply_to("kernel_info_request")
         except asyncio.TimeoutError:
             return False
         return True

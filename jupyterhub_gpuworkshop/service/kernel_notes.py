@@ -14,6 +14,7 @@ from functools import partial
 from jupyterhub_gpuworkshop.core.errors import ServerError
 from jupyterhub_gpuworkshop.core.leases import Key
 from jupyterhub_gpuworkshop.core.wire import ServerInfo
+from jupyterhub_gpuworkshop.machine.timeouts import timeout
 
 from .kernel_channel import kernel_channel
 from .server_answers import Answer
@@ -30,6 +31,7 @@ _GONE = Answer(kernels={})
 _REGISTER = """
 import sys
 from IPython import get_ipython
+from jupyterhub_gpuworkshop.machine.timeouts import timeout
 
 shell = get_ipython()
 
@@ -80,9 +82,8 @@ async def leave_note(
     async with kernel_channel(server, kernel_id, open_seconds) as channel:
         await channel.send("kernel_info_request", {})
         try:
-            info = await asyncio.wait_for(
-                channel.reply_to("kernel_info_request"), reply_seconds
-            )
+            async with timeout(reply_seconds):
+                info = await channel.reply_to("kernel_info_request")
         except asyncio.TimeoutError:
             raise ServerError("its kernel is busy") from None
         language = info.get("language_info")
@@ -105,9 +106,8 @@ async def leave_note(
             },
         )
         try:
-            done = await asyncio.wait_for(
-                channel.reply_to("execute_request"), reply_seconds
-            )
+            async with timeout(reply_seconds):
+                done = await channel.reply_to("execute_request")
         except (asyncio.TimeoutError, ServerError):
             return True  # it waits behind a cell of the owner's, and is run after it
         return done.get("status") == "ok"

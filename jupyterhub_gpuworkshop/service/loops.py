@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from jupyterhub_gpuworkshop.core.errors import CallHangs
+from jupyterhub_gpuworkshop.machine.timeouts import timeout
 
 T = TypeVar("T")
 _Job = Callable[[], None]
@@ -84,7 +85,8 @@ class OneThread:
             self._busy_since = time.monotonic()
             self._jobs.put(lambda: self._do(function, loop, future))
             try:
-                return await asyncio.wait_for(future, timeout_seconds)
+                async with timeout(timeout_seconds):
+                    return await future
             except asyncio.TimeoutError:
                 raise self._hangs(timeout_seconds) from None
 

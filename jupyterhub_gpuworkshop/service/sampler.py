@@ -32,6 +32,7 @@ from jupyterhub_gpuworkshop.machine.sampler import (
     Trouble,
 )
 from jupyterhub_gpuworkshop.machine.source import DeviceSource
+from jupyterhub_gpuworkshop.machine.timeouts import timeout
 
 from .loops import OneThread
 from .sampler_child import Child, see_end
@@ -173,7 +174,8 @@ class ChildSampler:
         child.asked += 1
         child.write(REQUEST.dump_json(request) + b"\n")
         try:
-            line = await asyncio.wait_for(child.line(), self._timeout_seconds)
+            async with timeout(self._timeout_seconds):
+                line = await child.line()
         except asyncio.TimeoutError:
             raise CallHangs(
                 f"The GPU driver has not answered for {self._timeout_seconds:.0f} s. A "
@@ -215,7 +217,8 @@ class ChildSampler:
             ) from error
         self._child = child
         try:
-            hello = await asyncio.wait_for(child.line(), _STARTS_WITHIN_SECONDS)
+            async with timeout(_STARTS_WITHIN_SECONDS):
+                hello = await child.line()
         except asyncio.TimeoutError:
             raise SourceUnavailable(
                 "The process that reads the GPUs has not started within "

@@ -22,6 +22,7 @@ from docker.utils import kwargs_from_env
 from jupyterhub_gpuworkshop.core.errors import HostError
 from jupyterhub_gpuworkshop.core.leases import Lease
 from jupyterhub_gpuworkshop.hub.memory_hook import FOLDER
+from jupyterhub_gpuworkshop.machine.timeouts import timeout
 
 from .docker_request import HOOK_TARGET, LEASE_LABEL
 
@@ -97,7 +98,8 @@ class DockerEngine:
         answer = asyncio.get_running_loop().run_in_executor(
             self._thread, question, lease
         )
-        return await asyncio.wait_for(answer, _LIMIT_SECONDS)
+        async with timeout(_LIMIT_SECONDS):
+            return await answer
 
     @property
     def client(self) -> docker.APIClient:

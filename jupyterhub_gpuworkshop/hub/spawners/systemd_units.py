@@ -14,6 +14,7 @@ from pathlib import Path
 
 from jupyterhub_gpuworkshop.core.errors import HostError
 from jupyterhub_gpuworkshop.core.leases import Lease
+from jupyterhub_gpuworkshop.machine.timeouts import timeout
 
 _CALL_SECONDS = 15.0
 """systemd answers in milliseconds, unless the machine is on its knees."""
@@ -150,7 +151,8 @@ async def call(program: str, *arguments: str) -> str:
     except OSError as error:
         raise HostError(f"{told} cannot be run: {error}") from error
     try:
-        out, err = await asyncio.wait_for(process.communicate(), _CALL_SECONDS)
+        async with timeout(_CALL_SECONDS):
+            out, err = await process.communicate()
     except asyncio.TimeoutError:
         process.kill()
         await process.wait()

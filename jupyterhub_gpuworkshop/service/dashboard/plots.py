@@ -20,6 +20,7 @@ from jupyterhub.services.auth import HubOAuth
 from tornado.web import HTTPError
 
 from jupyterhub_gpuworkshop.core.errors import PlotError
+from jupyterhub_gpuworkshop.machine.timeouts import timeout
 from jupyterhub_gpuworkshop.service.web.api import ApiHandler
 from jupyterhub_gpuworkshop.service.web.auth import OpenHandler
 from jupyterhub_gpuworkshop.service.web.pieces import finish_in_pieces
@@ -111,9 +112,8 @@ class Plots:
         except OSError as error:
             raise PlotError(f"Plots cannot be drawn: {error}.") from error
         try:
-            output, _ = await asyncio.wait_for(
-                child.communicate(), self._timeout_seconds
-            )
+            async with timeout(self._timeout_seconds):
+                output, _ = await child.communicate()
         except asyncio.TimeoutError:
             raise PlotError(
                 f"Plots were not drawn within {self._timeout_seconds:.0f} s: the "

@@ -19,6 +19,7 @@ from jupyterhub_gpuworkshop.core.snapshot import Holder, ProcessId
 from jupyterhub_gpuworkshop.machine.host_room import HostRoom, why_no_room
 from jupyterhub_gpuworkshop.machine.parking import ParkState
 from jupyterhub_gpuworkshop.machine.processes import boot_id
+from jupyterhub_gpuworkshop.machine.timeouts import timeout
 from jupyterhub_gpuworkshop.service.kept import Kept, KeptState, ParkedKernel
 from jupyterhub_gpuworkshop.service.rules import Rules
 from jupyterhub_gpuworkshop.service.taking import Check, Parked, Taking
@@ -201,8 +202,8 @@ class Parking:
         self._still.add(key)
         try:
             if record is not None:
-                turn = self._have_a_turn(record.memory_bytes)
-                await asyncio.wait_for(turn, _STILL_SECONDS)
+                async with timeout(_STILL_SECONDS):
+                    await self._have_a_turn(record.memory_bytes)
             yield
         except asyncio.TimeoutError:
             raise CallHangs("What moves memory on its GPU has not come back.") from None

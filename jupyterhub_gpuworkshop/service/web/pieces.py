@@ -9,6 +9,8 @@ import asyncio
 from tornado.iostream import StreamClosedError
 from tornado.web import RequestHandler
 
+from jupyterhub_gpuworkshop.machine.timeouts import timeout
+
 _PIECE_BYTES = 64 * 1024
 _STALL_SECONDS = 60.0
 
@@ -25,7 +27,8 @@ async def finish_in_pieces(handler: RequestHandler, body: bytes) -> None:
     try:
         for begin in range(0, len(whole), _PIECE_BYTES):
             handler.write(bytes(whole[begin : begin + _PIECE_BYTES]))
-            await asyncio.wait_for(handler.flush(), _STALL_SECONDS)
+            async with timeout(_STALL_SECONDS):
+                await handler.flush()
         await handler.finish()
     except StreamClosedError:
         return

@@ -25,6 +25,7 @@ from tornado.web import HTTPError
 from jupyterhub_gpuworkshop.core.archives import SUFFIX, is_same_account, stem_of
 from jupyterhub_gpuworkshop.core.errors import HostError
 from jupyterhub_gpuworkshop.machine.archives import Archive, archives_in, opened
+from jupyterhub_gpuworkshop.machine.timeouts import timeout
 from jupyterhub_gpuworkshop.service.dashboard.look import LookHandler
 from jupyterhub_gpuworkshop.service.dashboard.words import say
 
@@ -166,7 +167,8 @@ class ArchiveHandler(_WorkHandler):
             try:
                 while piece := await self.in_thread(file.read, _PIECE_BYTES):
                     self.write(piece)
-                    await asyncio.wait_for(self.flush(), _STALL_SECONDS)
+                    async with timeout(_STALL_SECONDS):
+                        await self.flush()
             except StreamClosedError:
                 # Whoever wanted it has gone; the rest is for nobody.
                 return

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import aiohttp
 from yarl import URL
 
+from jupyterhub_gpuworkshop.machine.timeouts import timeout
+
 from .welcome import notebook
 
 if TYPE_CHECKING:
@@ -232,7 +234,8 @@ class Kernel:
         message = uuid.uuid4().hex
         try:
             await self._send(message, code)
-            return await asyncio.wait_for(self._reply(message), timeout_seconds)
+            async with timeout(timeout_seconds):
+                return await self._reply(message)
         except (asyncio.TimeoutError, ConnectionError, aiohttp.ClientError) as error:
             raise KernelGone(f"The kernel does not answer: {error}") from error
 
