@@ -98,6 +98,20 @@ SNAPSHOT = Snapshot(
 )
 
 
+@pytest.mark.parametrize(
+    "samples", [(), (replace(SNAPSHOT.samples[0], processes=None),)]
+)
+def test_what_cannot_be_read_is_no_zero(samples):
+    shown = snapshot_view(replace(SNAPSHOT, samples=samples, uses=()), ADA, 101.0)
+    (own_lease,), (own_kernel,) = shown["leases"], shown["kernels"]
+    assert own_lease["memory_used_bytes"] is None
+    assert own_lease["devices"][0]["memory_used_bytes"] is None
+    assert own_kernel["memory_bytes"] is None
+    shown = snapshot_view(replace(SNAPSHOT, uses=()), ADA, 101.0)
+    assert shown["leases"][0]["memory_used_bytes"] == 0
+    assert shown["kernels"][0]["memory_bytes"] == 0
+
+
 def test_an_attendee_finds_nothing_of_others_but_the_totals():
     text = json.dumps(snapshot_view(SNAPSHOT, ADA, 101.0))
     for theirs in ("bob", "22", "33", "44", "nobody"):

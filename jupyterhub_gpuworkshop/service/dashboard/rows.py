@@ -111,9 +111,6 @@ class Rows:
         rows = {x.id: lease_view(x, self._found, viewer) for x in seen}
         for row in rows.values():
             row["server_verdict"] = without_times(row["server_verdict"])
-            for device in row["devices"]:
-                if device["uuid"] not in self._listed:
-                    device["memory_used_bytes"] = row["memory_used_bytes"] = None
         return rows
 
     def kernels(self, viewer: Viewer) -> dict[str, Json]:
@@ -138,24 +135,9 @@ class Rows:
         if row is None:
             before = self._before.get(key, {})
             row = self.made_kernels[key] = kernel_row(
-                kernel, self.snapshot.taken_at, self._why_not_pause(kernel), before
+                kernel, self._found, self._why_not_pause(kernel), before
             )
-            if kernel.lease_id in self._untold:
-                row["memory_bytes"] = None
         return row
-
-    @functools.cached_property
-    def _listed(self) -> frozenset[str]:
-        """Of which devices it is known who holds how much; no list is not nobody."""
-        samples = self.snapshot.samples
-        return frozenset(x.uuid for x in samples if x.processes is not None)
-
-    @functools.cached_property
-    def _untold(self) -> frozenset[str]:
-        """Leases whose use is not known: a device of theirs has told nothing."""
-        return frozenset(
-            x.id for x in self.snapshot.leases if not self._listed.issuperset(x.uuids)
-        )
 
 
 def kernel_key(kernel: KernelView) -> str:
@@ -167,17 +149,17 @@ def kernel_key(kernel: KernelView) -> str:
 
 
 def kernel_row(
-    kernel: KernelView, taken_at: float, why_not_pause: str, before: Json
+    kernel: KernelView, found: Sorted, why_not_pause: str, before: Json
 ) -> Json:
     """Return a kernel's row.
 
     Args:
         kernel: it.
-        taken_at: the snapshot's instant.
+        found: the snapshot that it is of.
         why_not_pause: why it cannot be paused; empty if it can.
         before: its row of the snapshot before; empty where there is none.
     """
-    row = kernel_view(kernel)
+    row = kernel_view(kernel, found)
     idle_seconds, age_seconds = row.pop("idle_seconds"), row.pop("age_seconds")
     # That of its devices is in every tick.
     del row["device_utilisation"]
@@ -185,7 +167,7 @@ def kernel_row(
     row["gpu_utilisation"] = _rounded(row["gpu_utilisation"])
     row["cpu"] = _rounded(row["cpu"])
     for name, seconds in (("idle_since", idle_seconds), ("started_at", age_seconds)):
-        row[name] = _instant(taken_at, seconds, before.get(name))
+        row[name] = _instant(found.snapshot.taken_at, seconds, before.get(name))
     row["acts_at"] = _near(row["acts_at"], before.get("acts_at"))
     row["why_not_pause"] = why_not_pause
     return row

@@ -15,13 +15,14 @@ from jupyterhub_gpuworkshop.service.store import Recorded
 from jupyterhub_gpuworkshop.service.watching import Watched
 
 from .auth import Viewer
-from .views import Json, event_view, holder_view, kernel_view, notice_view
+from .views import Json, event_view, holder_view, kernel_view, notice_view, sort
 
 _MOST_EVENTS = 20
 
 
 def kernel_answer(
     watched: Watched | None,
+    snapshot: Snapshot,
     rules: IdleRules,
     notice: Notice | None,
     events: Iterable[Recorded],
@@ -31,13 +32,14 @@ def kernel_answer(
 
     Args:
         watched: the kernel as of the last look; None where it is no more.
+        snapshot: of that look.
         rules: the organiser's.
         notice: the one that stands about it.
         events: what happened to it, newest first.
         viewer: who asks.
     """
     return {
-        "kernel": kernel_view(watched.view) if watched is not None else None,
+        "kernel": kernel_view(watched.view, sort(snapshot)) if watched else None,
         "rules": _rules(watched, rules) if watched is not None else None,
         "notice": notice_view(notice) if notice is not None else None,
         "events": [event_view(recorded, viewer) for recorded in events],

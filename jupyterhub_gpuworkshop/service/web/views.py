@@ -45,6 +45,8 @@ class Sorted:
         devices: each with all that an organiser sees of it.
         uses: by lease id.
         hard_caps: by lease id.
+        listed: devices of which it is known who holds how much; no list is not nobody.
+        untold: leases whose use is not known: a device of theirs has told nothing.
         leases: by user, as the others below.
     """
 
@@ -52,6 +54,8 @@ class Sorted:
     devices: list[Json]
     uses: dict[str, LeaseUse]
     hard_caps: dict[str, HardCap]
+    listed: frozenset[str]
+    untold: frozenset[str]
     leases: dict[str, list[Lease]]
     kernels: dict[str, list[KernelView]]
     holders: dict[str, list[Holder]]
@@ -66,11 +70,16 @@ def sort(snapshot: Snapshot) -> Sorted:
     """Return a snapshot sorted; the same one again for the same snapshot."""
     global _latest
     if _latest is None or _latest.snapshot is not snapshot:
+        listed = frozenset(x.uuid for x in snapshot.samples if x.processes is not None)
         _latest = Sorted(
             snapshot=snapshot,
             devices=_devices(snapshot),
             uses={use.lease_id: use for use in snapshot.uses},
             hard_caps={cap.lease_id: cap for cap in snapshot.hard_caps},
+            listed=listed,
+            untold=frozenset(
+                x.id for x in snapshot.leases if not listed.issuperset(x.uuids)
+            ),
             leases=_by_user(snapshot.leases),
             kernels=_by_user(snapshot.kernels),
             holders=_by_user(snapshot.holders),
@@ -105,7 +114,8 @@ def snapshot_view(snapshot: Snapshot, viewer: Viewer, now: float) -> Json:
             for x in may_see(viewer, snapshot.leases, found.leases)
         ],
         "kernels": [
-            kernel_view(x) for x in may_see(viewer, snapshot.kernels, found.kernels)
+            kernel_view(x, found)
+            for x in may_see(viewer, snapshot.kernels, found.kernels)
         ],
         "holders": [
             holder_view(x) for x in may_see(viewer, snapshot.holders, found.holders)
@@ -206,13 +216,14 @@ def _readings(sample: DeviceSample | None) -> Json:
 def lease_view(lease: Lease, found: Sorted, viewer: Viewer) -> Json:
     """Return a lease, what is used of it, and what holds it to its share."""
     return {
-        **_lease(lease, found.uses.get(lease.id)),
+        **_lease(lease, found),
         "server_verdict": found.snapshot.server_verdicts.get(lease.id, ""),
         **_limits(lease, found.hard_caps.get(lease.id), viewer),
     }
 
 
-def _lease(lease: Lease, use: LeaseUse | None) -> Json:
+def _lease(lease: Lease, found: Sorted) -> Json:
+    use = found.uses.get(lease.id)
     used = use.memory_bytes if use else {}
     return {
         "id": lease.id,
@@ -225,13 +236,17 @@ def _lease(lease: Lease, use: LeaseUse | None) -> Json:
                 "uuid": device.uuid,
                 "label": device.label,
                 "memory_bytes": device.memory_bytes,
-                "memory_used_bytes": used.get(device.uuid, 0),
+                "memory_used_bytes": (
+                    used.get(device.uuid, 0) if device.uuid in found.listed else None
+                ),
             }
             for device in lease.devices
         ],
         "granted_at": lease.granted_at,
         "reason": lease.reason,
-        "memory_used_bytes": sum(used.values()),
+        "memory_used_bytes": (
+            sum(used.values()) if lease.id not in found.untold else None
+        ),
         "peak_memory_bytes": use.peak_memory_bytes if use else 0,
         "over_bytes": sum(use.over_bytes.values()) if use else 0,
         "short_bytes": sum(use.short_bytes.values()) if use else 0,
@@ -256,8 +271,13 @@ def _limits(lease: Lease, hard: HardCap | None, viewer: Viewer) -> Json:
     }
 
 
-def kernel_view(kernel: KernelView) -> Json:
-    """Return a kernel with all its readings."""
+def kernel_view(kernel: KernelView, found: Sorted) -> Json:
+    """Return a kernel with all its readings.
+
+    Args:
+        kernel: it.
+        found: the snapshot that says whether its memory could be read.
+    """
     return {
         "lease_id": kernel.lease_id,
         "user": kernel.user,
@@ -267,7 +287,9 @@ def kernel_view(kernel: KernelView) -> Json:
         "pid": kernel.process.pid if kernel.process else None,
         "state": kernel.state.value,
         "connections": kernel.connections,
-        "memory_bytes": kernel.memory_bytes,
+        "memory_bytes": (
+            kernel.memory_bytes if kernel.lease_id not in found.untold else None
+        ),
         "peak_memory_bytes": kernel.peak_memory_bytes,
         "idle_seconds": kernel.idle_seconds,
         "verdict": kernel.verdict,
