@@ -2,6 +2,8 @@
 # here. ARGS is handed on: make demo ARGS="--attendees 12 --idle-timeout 20s"
 PYTHON ?= python3
 ARGS ?=
+# How many workers run the tests. With 0 pytest runs them itself, as a debugger needs.
+JOBS ?= logical
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,6 +13,9 @@ BENCH := $(VENV)/.installed-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 HUB5 := .venv-hub5
+
+# tests/conftest.py says which tests stay together, and which come first.
+WORKERS := -n $(JOBS) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 # The frameworks that the import hook is tested with, as pip is to install them. A
 # variable may bring options of pip's along: where it finds PyTorch's build for CPUs, say.
@@ -45,7 +50,7 @@ demo: $(DEV)
 	@exec $(BIN)/gpuworkshop demo $(ARGS)
 
 test: $(DEV)
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 # What a browser draws from a feed is the same on any hub.
 DRAWN := test_accessibility test_attendee_page test_organiser_page test_driver_gone
@@ -53,7 +58,7 @@ DRAWN := test_accessibility test_attendee_page test_organiser_page test_driver_g
 test-hub5: $(HUB5)/.installed
 	@exec $(HUB5)/bin/python -m pytest tests/hub tests/service tests/integration \
 	  $(DRAWN:%=--ignore=tests/service/dashboard/%.py) \
-	  -m 'not docker and not lab' $(ARGS)
+	  -m 'not docker and not lab' $(WORKERS) $(ARGS)
 
 test-frameworks: $(DEV) $(IN_FRAMEWORKS)
 	@exec $(BIN)/python -m pytest tests/notebook/test_real_frameworks.py \

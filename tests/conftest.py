@@ -19,8 +19,28 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # The same code meets the same examples. HYPOTHESIS_PROFILE=default looks where nobody
 # has looked yet: a failure that it finds becomes an @example.
-settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+_ENGINES = ("docker", "systemd")
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Have each file's tests run in one worker, and one worker have the engines."""
+    if not hasattr(config, "workerinput"):
+        return
+
+    def is_of_an_engine(item: pytest.Item) -> bool:
+        return any(item.get_closest_marker(name) for name in _ENGINES)
+
+    for item in items:
+        group = "engines" if is_of_an_engine(item) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+    # They take the longest: the other workers do the rest meanwhile.
+    items.sort(key=is_of_an_engine, reverse=True)
 
 
 def require_engine(name: str, present: bool, hint: str) -> None:
