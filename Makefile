@@ -14,8 +14,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 HUB5 := .venv-hub5
 
-# tests/conftest.py says which tests stay together, and which come first.
-WORKERS := -n $(JOBS) --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+# In the order that tests/conftest.py gives them.
+WORKERS := -n $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # The frameworks that the import hook is tested with, as pip is to install them. A
 # variable may bring options of pip's along: where it finds PyTorch's build for CPUs, say.

@@ -11,6 +11,8 @@ from .engines.docker_engine import DockerEngine, EngineTroubleError
 from .engines.systemd_machine import SystemdMachine
 from .hub.postgres_server import PostgresServer
 
+_ENGINES = ("docker", "systemd")
+
 # A run in a shell's background ignores SIGINT, and so would every server that it
 # starts: stopping one would wait until something harder is sent.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -23,24 +25,14 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
-_ENGINES = ("docker", "systemd")
-
-
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Have each file's tests run in one worker, and one worker have the engines."""
-    if not hasattr(config, "workerinput"):
-        return
-
-    def is_of_an_engine(item: pytest.Item) -> bool:
-        return any(item.get_closest_marker(name) for name in _ENGINES)
-
-    for item in items:
-        group = "engines" if is_of_an_engine(item) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-    # They take the longest: the other workers do the rest meanwhile.
-    items.sort(key=is_of_an_engine, reverse=True)
+    """Have workers begin with what needs an engine: these files take the longest."""
+    if hasattr(config, "workerinput"):
+        items.sort(
+            key=lambda item: not any(map(item.get_closest_marker, _ENGINES)),
+        )
 
 
 def require_engine(name: str, present: bool, hint: str) -> None:
