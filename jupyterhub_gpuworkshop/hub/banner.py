@@ -16,6 +16,7 @@ from jupyterhub.user import User
 
 from jupyterhub_gpuworkshop.core.announcements import Announcement
 from jupyterhub_gpuworkshop.core.notices import Notice
+from jupyterhub_gpuworkshop.core.units import format_duration
 
 _STANDS_SECONDS = 60.0
 """After that much silence of the service its notices may be void."""
@@ -118,7 +119,7 @@ class Banner:
             notices = self.of(user.name) if isinstance(user, User) else []
             parts = [announced_as_html(one) for one in self.announced]
             if notices:
-                parts.append(as_html(notices, self._page))
+                parts.append(as_html(notices, self._page, self._wall()))
             if not parts or not (other is None or isinstance(other, str)):
                 return other
             return _Announcement(
@@ -168,19 +169,29 @@ def _how_pressing(notice: Notice) -> tuple[float, float]:
     return soon, -notice.given_at
 
 
-def as_html(notices: Sequence[Notice], page: str) -> str:
+def as_html(notices: Sequence[Notice], page: str, now: float) -> str:
     """Return notices as HTML, with every word of theirs escaped.
 
     Args:
         notices: one line each, for the first of them.
         page: the service's; empty where it has none.
+        now: wall-clock seconds since the epoch.
     """
-    lines = [escape(" ".join(notice.text.split())) for notice in notices[:_MOST]]
+    lines = [escape(_line(notice, now)) for notice in notices[:_MOST]]
     if len(notices) > _MOST:
         lines.append(f"and {len(notices) - _MOST} more")
     if page:
         lines.append(f'<a href="{escape(page)}">Your GPU share</a>')
     return "<br>".join(lines)
+
+
+def _line(notice: Notice, now: float) -> str:
+    text = " ".join(notice.text.split())
+    since = now - notice.given_at
+    # "In 2 min" counts from when it was given.
+    if notice.acts_at is None or since < 1.0:
+        return text
+    return f"{format_duration(since)} ago: {text}"
 
 
 def announced_as_html(announcement: Announcement) -> str:

@@ -31,7 +31,7 @@ def _notice(number=0, user="ann", text="Your kernel is idle.", **more):
         kind=NoticeKind.KERNEL_IDLE,
         user=user,
         text=text,
-        given_at=number,
+        given_at=1e9 + number,
         **more,
     )
 
@@ -120,6 +120,20 @@ def test_of_many_the_most_pressing_are_shown_and_the_rest_do_not_count_as_seen()
     lines = hub.page().split("<br>")
     assert lines[:6] == ["No 7.", "No 6.", "No 5.", "No 4.", "No 3.", "and 3 more"]
     assert set(hub.banner.seen) == {f"ann-{number}" for number in range(3, 8)}
+
+
+def test_in_two_minutes_counts_from_when_it_was_said():
+    hub = _Hub()
+    hub.banner.hear(
+        (
+            _notice(text="In 2 min it is restarted.", acts_at=1e9 + 120),
+            _notice(1, text="It was restarted."),
+        )
+    )
+    assert hub.page().startswith("In 2 min it is restarted.<br>It was")
+    hub.now = 45.0
+    hub.banner.hear(hub.banner.of("ann"))
+    assert hub.page().startswith("45 s ago: In 2 min it is restarted.<br>It was")
 
 
 @pytest.mark.parametrize("lunch", ["Lunch", lambda user: "Lunch"])

@@ -506,7 +506,11 @@ async def test_what_follows_and_what_happened_are_told(browser, site):
     await expect(page.locator("#needed")).not_to_be_visible()
     site.tell({**tick(now), "needed": True})
     await expect(page.locator("#needed")).to_be_visible()
-    await expect(page.locator("#notice-list")).to_contain_text("taken back soon")
+    said = page.locator("#notice-list li")
+    await expect(said).to_contain_text("taken back soon")
+    await expect(said.locator("time")).to_have_text(
+        time.strftime("%H:%M:%S", time.localtime(now))
+    )
     await expect(page.locator("#process-list li")).to_have_count(1)
     await expect(page.locator("#process-list")).to_contain_text("4711, in a terminal")
     await expect(page.locator("#event-list")).to_contain_text("b.ipynb: Idle for 20")

@@ -58,8 +58,19 @@ function drawNotices(notices) {
   attr($("notices"), "hidden", notices.length === 0);
   keyed($("notice-list"), notices, {
     key: (notice) => notice.id,
-    make: () => el("li", { class: "banner" }),
-    update: (node, notice) => text(node, notice.text),
+    make: (notice) =>
+      // "In 2 min" counts from then.
+      el(
+        "li",
+        { class: "banner" },
+        el("time", {
+          datetime: new Date(notice.given_at * 1000).toISOString(),
+          text: clock(notice.given_at),
+        }),
+        " ",
+        el("span"),
+      ),
+    update: (node, notice) => text(node.lastChild, notice.text),
   });
 }
 
