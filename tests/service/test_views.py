@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from tornado.web import HTTPError
 
 from jupyterhub_gpuworkshop.core.devices import Device, Inventory
 from jupyterhub_gpuworkshop.core.enforcement import HardCap
@@ -19,7 +20,7 @@ from jupyterhub_gpuworkshop.core.snapshot import (
     ProcessId,
     Snapshot,
 )
-from jupyterhub_gpuworkshop.service.web.auth import Viewer, viewer_of
+from jupyterhub_gpuworkshop.service.web.auth import Viewer, said_by, viewer_of
 from jupyterhub_gpuworkshop.service.web.views import own_notices, snapshot_view
 
 ORGANISER = Viewer(name="olga", attendee=None)
@@ -238,3 +239,10 @@ def test_a_service_called_like_an_attendee_reads_no_notice_in_their_place(
         for number, user in enumerate(["bob", "ada", ""])
     )
     assert own_notices(replace(SNAPSHOT, notices=notices), viewer) == own
+
+
+def test_an_error_says_what_was_written():
+    assert said_by(HTTPError(400, "'5 %s' is no share")) == "'5 %s' is no share"
+    assert said_by(HTTPError(400, "100% and more")) == "100% and more"
+    assert said_by(HTTPError(404, "There is no %s", "kernel")) == "There is no kernel"
+    assert said_by(HTTPError(403)) == ""

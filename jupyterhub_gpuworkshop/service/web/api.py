@@ -15,7 +15,7 @@ from jupyterhub_gpuworkshop import __version__
 from jupyterhub_gpuworkshop.service.history import History
 from jupyterhub_gpuworkshop.service.monitor import Monitor
 
-from .auth import GuardedHandler
+from .auth import GuardedHandler, said_by
 from .views import event_view, own_notices, snapshot_view
 
 _DEFAULT_LIMIT = 100
@@ -35,7 +35,7 @@ class ApiHandler(GuardedHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Say what is wrong as ``{"message": ...}``."""
         _, error, _ = kwargs.get("exc_info", (None, None, None))
-        said = error.log_message if isinstance(error, HTTPError) else None
+        said = said_by(error) if isinstance(error, HTTPError) else ""
         self.finish({"message": said or self._reason})
 
 

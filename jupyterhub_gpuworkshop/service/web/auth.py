@@ -92,6 +92,14 @@ def _seconds(moment: object) -> float | None:
     return found.timestamp()
 
 
+def said_by(error: HTTPError) -> str:
+    """Return what an error says; empty where it says nothing.
+
+    tornado keeps it as a format, with each per cent sign doubled.
+    """
+    return (error.log_message or "") % (error.args or ())
+
+
 class OpenHandler(RequestHandler):
     """A handler that answers everybody, with nothing that is anybody's."""
 
@@ -129,7 +137,7 @@ class CallbackHandler(OpenHandler, HubOAuthCallbackHandler):
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         """Keep what a browser brings along within its line of the log."""
         if isinstance(value, HTTPError):
-            message, summary = value.log_message or "", self._request_summary()
+            message, summary = said_by(value), self._request_summary()
             _LOG.warning("%d %s: %r", value.status_code, summary, message[:_MOST_SAID])
         else:
             super().log_exception(typ, value, tb)
