@@ -9,8 +9,7 @@ import pytest
 from jupyterhub_gpuworkshop.core.roster import Room, Roster
 from jupyterhub_gpuworkshop.hub.codes import hash_code
 from jupyterhub_gpuworkshop.hub.roster_file import change_roster, read_roster
-from tests.conftest import require_engine
-from tests.integration.workshop_day import CHROMIUM, chromium
+from tests.engines.chromium import chromium, require_chromium
 
 from .running_hub import RunningHub
 
@@ -32,7 +31,7 @@ def _fill(page: "Page") -> None:
 def test_who_joins_on_a_phone_sends_it_once_sees_the_code_and_is_signed_in(
     make_hub: Callable[..., RunningHub], tmp_path: Path
 ) -> None:
-    require_engine("browser", CHROMIUM.exists(), "install Debian's package chromium")
+    require_chromium()
     opened = Roster(room=Room(code_hash=hash_code(_ROOM_CODE), at_most=3))
     change_roster(tmp_path / "roster.json", lambda _: opened, new=True)
     early = 'c.JupyterHub.authenticator_class = "gpuworkshop-roster"\n'

@@ -14,9 +14,9 @@ import pytest
 
 from jupyterhub_gpuworkshop.tools.demo.habits import Character, make_habits
 from tests.conftest import require_engine
+from tests.engines.chromium import chromium, require_chromium
 
 from .test_demo import Demo, call, is_ready
-from .workshop_day import CHROMIUM, chromium
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator
@@ -161,7 +161,7 @@ class Workshop:
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    require_engine("browser", CHROMIUM.exists(), "install Debian's package chromium")
+    require_chromium()
     names = ("aiohttp", "configurable_http_proxy", "ipykernel", "jupyterlab")
     present = all(importlib.util.find_spec(name) for name in names)
     require_engine("lab", present, 'pip install "jupyterhub-gpuworkshop[demo]"')

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import require_engine
+from tests.engines.chromium import chromium, require_chromium
 from tests.hub.running_hub import wait_for
 
 from .people import HOSTILE, as_spreadsheet, full_names
-from .workshop_day import CHROMIUM, Day, chromium
+from .workshop_day import Day
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.hub, pytest.mark.lab, pytest.mark.browser]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    require_engine("browser", CHROMIUM.exists(), "install Debian's package chromium")
+    require_chromium()
     with chromium() as browser:
         yield browser
 

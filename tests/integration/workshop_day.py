@@ -4,8 +4,6 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +15,7 @@ from bs4 import BeautifulSoup
 from tests.hub.running_hub import RunningHub, free_port, wait_for
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
-
-CHROMIUM = Path("/usr/bin/chromium")
+    from playwright.sync_api import Page
 
 _EARLY = """
 c.JupyterHub.authenticator_class = "gpuworkshop-roster"
@@ -149,18 +145,3 @@ class Day:
         page.get_by_label("Name").fill(name)
         page.get_by_label("Code").fill(code)
         page.get_by_role("button", name="Sign in").click()
-
-
-@contextmanager
-def chromium() -> Iterator["Browser"]:
-    """Start the system's Chromium, without a window."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox"]
-        )
-        try:
-            yield browser
-        finally:
-            browser.close()

@@ -5,9 +5,9 @@ and the answers to what is asked for are the test's.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
-from pathlib import Path
 from types import SimpleNamespace
 
 from jupyterhub.services.auth import HubOAuth
@@ -22,8 +22,8 @@ from jupyterhub_gpuworkshop.service.web.routes import web_application
 from jupyterhub_gpuworkshop.workshop import Workshop
 from tests.service.service_process import PREFIX
 from tests.service.site import SERVICE, no_parts
+from tests.service.stub_hub import StubHub
 
-CHROMIUM = Path("/usr/bin/chromium")
 # A machine that does much else takes its time.
 expect.set_options(timeout=30_000)
 
@@ -191,6 +191,18 @@ async def signed_in(browser, name):
     )
     await made.add_init_script(WATCH)
     return made
+
+
+@contextlib.asynccontextmanager
+async def fed_site():
+    """Return a site and its hub, for as long as they are needed."""
+    hub = StubHub()
+    site = FedSite(hub)
+    try:
+        yield site, hub
+    finally:
+        await site.close()
+        await hub.stop()
 
 
 async def look(context, site, *, path="", width=1280, height=800, scheme="light"):

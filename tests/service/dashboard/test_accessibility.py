@@ -5,13 +5,12 @@ import time
 import pytest
 import pytest_asyncio
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import expect
 
-from tests.conftest import require_engine
-from tests.service.stub_hub import StubHub
+from tests.engines.chromium import chromium_beside
 from tests.service.test_work_page import Site as WorkSite
 
-from .fed_site import CHROMIUM, FedSite, look, signed_in
+from .fed_site import fed_site, look, signed_in
 from .rooms import GIB, device, event, holder, kernel, lease, messages, whole
 from .test_attendee_page import PLOT, mine
 from .test_organiser_page import wall, without_plots
@@ -83,22 +82,13 @@ OWN = mine(
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def fed():
     """Return a site, and contexts of a browser by who is logged in there."""
-    require_engine("browser", CHROMIUM.exists(), "install Debian's package chromium")
-    hub = StubHub()
-    site = FedSite(hub)
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox"]
-        )
+    async with fed_site() as (site, hub), chromium_beside() as browser:
         contexts = {
             name: await signed_in(browser, name)
             for name in ("organiser", "ada", "stranger")
         }
         await contexts["organiser"].route("**/plot.js", without_plots)
         yield site, contexts, hub
-        await browser.close()
-    await site.close()
-    await hub.stop()
 
 
 @pytest_asyncio.fixture(loop_scope="module")

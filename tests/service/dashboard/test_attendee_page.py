@@ -4,14 +4,13 @@ import time
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import expect
 
 from jupyterhub_gpuworkshop.core.errors import PlotError
 from jupyterhub_gpuworkshop.service.dashboard import plots
-from tests.conftest import require_engine
-from tests.service.stub_hub import StubHub
+from tests.engines.chromium import chromium_beside
 
-from .fed_site import CHROMIUM, FedSite, comes_true, look, signed_in, until
+from .fed_site import comes_true, fed_site, look, signed_in, until
 from .rooms import GIB, device, event, holder, kernel, lease, messages
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
@@ -25,17 +24,8 @@ PLOT = "[data-plot][role=img] .bk-Figure"
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def fed():
     """Return a site and a browser in which ada is logged in, for all tests here."""
-    require_engine("browser", CHROMIUM.exists(), "install Debian's package chromium")
-    hub = StubHub()
-    site = FedSite(hub)
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox"]
-        )
+    async with fed_site() as (site, _), chromium_beside() as browser:
         yield site, await signed_in(browser, "ada")
-        await browser.close()
-    await site.close()
-    await hub.stop()
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -7,18 +7,18 @@ from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import expect
 
 from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice
 from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.core.wire import REPORT, Report
 from jupyterhub_gpuworkshop.machine.simulated import create_devices
-from tests.conftest import require_engine
+from tests.engines.chromium import chromium_beside
 from tests.service.attendee_server import AttendeeServer
 from tests.service.service_process import PREFIX, ServiceProcess
 from tests.service.stub_hub import StubHub
 
-from .fed_site import CHROMIUM, WATCH, Watched, comes_true, until
+from .fed_site import WATCH, Watched, comes_true, until
 
 pytestmark = pytest.mark.browser
 
@@ -125,11 +125,7 @@ async def logged_in(browser, address, token="ada-token"):  # noqa: S107 - a doub
 
 
 async def test_an_attendee_watches_a_kernel_fill_the_gpu_and_takes_it_back(workshop):
-    require_engine("browser", CHROMIUM.exists(), "install Debian's package chromium")
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox"]
-        )
+    async with chromium_beside() as browser:
         watched = await logged_in(browser, workshop.address)
         page = watched.page
         card = page.locator("#kernel-list > li")
@@ -159,4 +155,3 @@ async def test_an_attendee_watches_a_kernel_fill_the_gpu_and_takes_it_back(works
         await until(lambda: workshop.hub.stopped == ["/hub/api/users/ada/server"])
         await expect(page.locator("#no-share")).to_be_visible(timeout=60_000)
         assert await watched.all_well() == []
-        await browser.close()

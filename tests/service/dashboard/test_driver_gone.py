@@ -1,11 +1,10 @@
 """The GPUs cannot be read for a while: the pages of a real service stay true."""
 
 import pytest
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import expect
 
-from tests.conftest import require_engine
+from tests.engines.chromium import chromium_beside
 
-from .fed_site import CHROMIUM
 from .test_attendee_with_service import logged_in, workshop
 
 __all__ = ["workshop"]
@@ -37,12 +36,8 @@ async def sooner_old(page):
 
 
 async def test_no_old_number_is_shown_as_one_of_now(workshop, tmp_path):
-    require_engine("browser", CHROMIUM.exists(), "install Debian's package chromium")
     devices, away = tmp_path / "gpus" / "devices.json", tmp_path / "gpus" / "away"
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox"]
-        )
+    async with chromium_beside() as browser:
         attendee = await logged_in(browser, workshop.address)
         organiser = await logged_in(browser, workshop.address, "organiser-token")
         await sooner_old(attendee.page)
@@ -83,4 +78,3 @@ async def test_no_old_number_is_shown_as_one_of_now(workshop, tmp_path):
         await told()
         await expect(since).to_be_hidden()
         assert await attendee.all_well() == await organiser.all_well() == []
-        await browser.close()

@@ -5,12 +5,11 @@ import time
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import expect
 
-from tests.conftest import require_engine
-from tests.service.stub_hub import StubHub
+from tests.engines.chromium import chromium_beside
 
-from .fed_site import CHROMIUM, FedSite, comes_true, look, signed_in, until
+from .fed_site import comes_true, fed_site, look, signed_in, until
 from .rooms import (
     GIB,
     crowd,
@@ -72,19 +71,10 @@ async def without_plots(route):
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def fed():
     """Return a site and a browser in which an organiser is logged in."""
-    require_engine("browser", CHROMIUM.exists(), "install Debian's package chromium")
-    hub = StubHub()
-    site = FedSite(hub)
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox"]
-        )
+    async with fed_site() as (site, _), chromium_beside() as browser:
         context = await signed_in(browser, "organiser")
         await context.route("**/plot.js", without_plots)
         yield site, context
-        await browser.close()
-    await site.close()
-    await hub.stop()
 
 
 @pytest_asyncio.fixture(loop_scope="module")

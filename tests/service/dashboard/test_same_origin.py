@@ -5,13 +5,13 @@ between it and the service. A real browser, for it decides what a script may rea
 """
 
 import pytest
-from playwright.async_api import async_playwright
 from tornado.web import RequestHandler, URLSpec
 
+from tests.engines.chromium import chromium_beside
 from tests.service.service_process import PREFIX
 from tests.service.stub_hub import StubHub
 
-from .fed_site import CHROMIUM, comes_true
+from .fed_site import comes_true
 from .live_site import LiveSite
 
 LURE = "/user/eve/"
@@ -101,14 +101,11 @@ async def test_another_page_has_nothing_done_by_an_organisers_cookie(site, mode)
     assert not site.world.history.latest(10, None)
 
 
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium: install chromium")
+@pytest.mark.browser
 async def test_a_page_of_an_attendees_own_server_reads_none_of_an_organisers(site):
     pairs = [each.split("=", 1) for each in (await cookie_of(site)).split("; ")]
     address = f"http://{site.host}"
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox"]
-        )
+    async with chromium_beside() as browser:
         context = await browser.new_context()
         await context.add_cookies(
             [
@@ -148,4 +145,3 @@ async def test_a_page_of_an_attendees_own_server_reads_none_of_an_organisers(sit
         await comes_true(page, "got.includes('closed')")
         (bye, _) = await page.evaluate("got")
         assert "4403" in bye
-        await browser.close()
