@@ -12,7 +12,7 @@ from tornado.web import Application, RequestHandler
 from jupyterhub_gpuworkshop.service.web import pieces
 from jupyterhub_gpuworkshop.service.web.pieces import finish_in_pieces
 
-BODY = bytes(range(256)) * 64 * 1024
+BODY = bytes(range(256)) * 8 * 1024
 _SMALL_BYTES = 4096
 _READERS = 5
 
