@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from jupyterhub_gpuworkshop.core.devices import Device
-from jupyterhub_gpuworkshop.core.leases import LeaseState
+from jupyterhub_gpuworkshop.core.leases import LeasedDevice, LeaseState
 from jupyterhub_gpuworkshop.core.snapshot import (
     DeviceSample,
     Holder,
@@ -239,16 +239,19 @@ def _by_attendee(facts: Facts) -> Iterator[_Sample]:
     """Return what is known of each server; the leases of one server are added up."""
     snapshot = facts.snapshot
     uses = {use.lease_id: use for use in snapshot.uses}
-    sums: dict[tuple[str, _Labels], int] = {}
+    silent = {
+        (x.lease_id, x.device) for x in snapshot.holders if x.memory_bytes is None
+    }
+    sums: dict[tuple[str, _Labels], int | None] = {}
     for lease in snapshot.leases:
         use = uses.get(lease.id)
         for device in lease.devices:
             labels: _Labels = (lease.user, lease.server, device.uuid, device.label)
-            is_listed = device.uuid in facts.listed
-            known = _of_use(use, device.uuid, is_listed) if use is not None else {}
-            for name, value in {"share": device.memory_bytes, **known}.items():
+            on = (lease.id, device.uuid)
+            is_told = device.uuid in facts.listed and on not in silent
+            for name, value in _of_use(device, use, is_told).items():
                 key = (f"attendee_memory_{name}_bytes", labels)
-                sums[key] = sums.get(key, 0) + value
+                sums[key] = _sum(sums.get(key, 0), value)
     for (name, labels), summed in sums.items():
         yield name, labels, summed
     if facts.hub_reports:
@@ -259,12 +262,21 @@ def _by_attendee(facts: Facts) -> Iterator[_Sample]:
                 yield "attendee_kernels", (user, server, state.value), count
 
 
-def _of_use(use: LeaseUse, uuid: str, is_listed: bool) -> Mapping[str, int]:
-    known = {"parked": use.parked_bytes.get(uuid, 0)}
-    if is_listed:
-        known |= {
-            "used": use.memory_bytes.get(uuid, 0),
-            "over": use.over_bytes.get(uuid, 0),
-            "short": use.short_bytes.get(uuid, 0),
-        }
+def _of_use(
+    device: LeasedDevice, use: LeaseUse | None, is_told: bool
+) -> Mapping[str, int | None]:
+    known: dict[str, int | None] = {"share": device.memory_bytes}
+    if use is not None:
+        for name, by_device in (
+            ("used", use.memory_bytes),
+            ("over", use.over_bytes),
+            ("short", use.short_bytes),
+        ):
+            known[name] = by_device.get(device.uuid, 0) if is_told else None
+        known["parked"] = use.parked_bytes.get(device.uuid, 0)
     return known
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    """Return both together; what is partly unknown is unknown."""
+    return None if one is None or other is None else one + other

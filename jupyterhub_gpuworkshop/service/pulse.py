@@ -76,14 +76,16 @@ class Pulses:
             self._glance = asyncio.ensure_future(self._gpus.glance())
         # One that takes longer is left to end, and no second one begins beside it.
         await asyncio.wait({self._glance}, timeout=self._patience_seconds)
-        if self._glance.done():
-            self._take(self._glance)
-            self._glance = None
-        elif self._clock() - self._read_at > self._stale_seconds:
-            self._know_nothing()
-        self.rounds += 1
-        published, self._published = self._published, asyncio.Event()
-        published.set()
+        try:
+            if self._glance.done():
+                glance, self._glance = self._glance, None
+                self._take(glance)
+            elif self._clock() - self._read_at > self._stale_seconds:
+                self._know_nothing()
+        finally:
+            self.rounds += 1
+            published, self._published = self._published, asyncio.Event()
+            published.set()
 
     async def newer_than(self, rounds: int) -> None:
         """Wait for a round after the one of this number."""

@@ -97,7 +97,9 @@ async def service(tmp_path, hub):
         reply = REPLY.validate_json(response.body)
         assert reply.acknowledged == 2
         while True:
-            if (await api(process, "organiser-token"))["leases"]:
+            # What limits them is found out after they are known.
+            leases = (await api(process, "organiser-token"))["leases"]
+            if leases and all(x["no_hard_limit"] for x in leases):
                 break
             await asyncio.sleep(0.05)
         yield process

@@ -291,6 +291,16 @@ def test_a_reading_that_is_unknown_is_absent_and_never_0():
         assert values(text, name, **lost) == {}, name
 
 
+def test_what_a_driver_does_not_tell_of_a_process_is_no_0_of_its_attendee():
+    silent = replace(holder(9, HolderKind.KERNEL, None, NASTY), lease_id="two")
+    text = told(True, snapshot=replace(SNAPSHOT, holders=(silent,)))
+    for name in ("used", "over", "short"):
+        labels = values(text, f"attendee_memory_{name}_bytes", device="GPU-0", gpu="0")
+        assert list(labels) == [("big", "bob")]
+    shares = values(text, "attendee_memory_share_bytes", device="GPU-0", gpu="0")
+    assert shares["", NASTY] == 6 * GIB
+
+
 def test_a_driver_that_is_gone_leaves_no_reading_behind():
     gone = replace(SNAPSHOT, samples=(), holders=())
     text = told(by_attendee=True, snapshot=gone, listed=frozenset())

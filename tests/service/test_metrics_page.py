@@ -205,7 +205,7 @@ async def test_the_text_format_is_the_default_and_openmetrics_is_asked_for(scrap
 
 @pytest.mark.parametrize(
     "accept",
-    ["application/openmetrics-text;version=x", "text/plain;version=", ";;,;q", "*/*"],
+    ["application/openmetrics;version=x", "text/plain;version=", ";;,;q", "*/*"],
 )
 async def test_an_accept_header_that_makes_no_sense_gets_the_text_format(
     scraped, accept
@@ -213,6 +213,16 @@ async def test_an_accept_header_that_makes_no_sense_gets_the_text_format(
     answer = await scraped.ask(Authorization="token ada-token", Accept=accept)
     assert answer.code == 200
     assert answer.headers["Content-Type"].startswith("text/plain")
+
+
+async def test_whatever_version_is_asked_for_one_answer_is_made(scraped):
+    answers = {}
+    for version in ("", ";version=x", ";version=1.0.0", ";version=1.0.77"):
+        accept = f"application/openmetrics-text{version}"
+        answer = await scraped.ask(Authorization="token ada-token", Accept=accept)
+        answers[answer.headers["Content-Type"]] = answer.body
+    ((content_type, _),) = answers.items()
+    assert "version=1.0.0" in content_type
 
 
 async def test_it_asks_nobody_anything(scraped):

@@ -1,6 +1,7 @@
 """The pulse: once a second, whatever the driver does."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,6 +10,7 @@ from jupyterhub_gpuworkshop.core.errors import (
     SourceLost,
     SourceUnavailable,
 )
+from jupyterhub_gpuworkshop.core.snapshot import Glance
 from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.machine.simulated import SimulatedSource, create_devices
 from jupyterhub_gpuworkshop.service.host import Gpus
@@ -119,6 +121,30 @@ async def test_before_the_first_sample_nothing_is_asked_and_who_waits_is_woken(
     await pulses.step()
     await waiting
     assert (pulses.latest, sampler.glances) == (Pulse(), 0)
+
+
+async def test_a_fault_of_ours_is_no_end_of_the_pulse():
+    async def fails():
+        raise ValueError("a bug")
+
+    async def works():
+        return (
+            Glance(
+                uuid="GPU-0",
+                memory_total_bytes=2,
+                memory_used_bytes=1,
+                memory_free_bytes=1,
+            ),
+        )
+
+    gpus, clock = SimpleNamespace(glance=fails), Clock()
+    pulses = Pulses(gpus, patience_seconds=30, clock=clock, wall=lambda: clock.now)
+    with pytest.raises(ValueError, match="a bug"):
+        await pulses.step()
+    assert (pulses.latest.readings, pulses.rounds) == ({}, 1)
+    gpus.glance = works
+    await pulses.step()
+    assert (list(pulses.latest.readings), pulses.rounds) == (["GPU-0"], 2)
 
 
 @pytest.mark.parametrize(

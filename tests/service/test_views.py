@@ -113,6 +113,19 @@ def test_what_cannot_be_read_is_no_zero(samples):
     assert shown["kernels"][0]["memory_bytes"] == 0
 
 
+def test_a_process_whose_memory_is_not_told_is_no_zero():
+    silent = replace(holder("ada", 11), memory_bytes=None)
+    snapshot = replace(SNAPSHOT, holders=(silent, holder("bob", 22)))
+    for viewer, expected in ((ADA, [None]), (ORGANISER, [None, 5])):
+        shown = snapshot_view(snapshot, viewer, 101.0)
+        assert [x["memory_used_bytes"] for x in shown["leases"]] == expected
+        on = [x["devices"][0] for x in shown["leases"]]
+        assert [x["memory_used_bytes"] for x in on] == expected
+        assert on[0]["over_bytes"] is None
+        known = [x["memory_bytes"] is not None for x in shown["kernels"]]
+        assert known == [x is not None for x in expected]
+
+
 def test_an_attendee_finds_nothing_of_others_but_the_totals():
     text = json.dumps(snapshot_view(SNAPSHOT, ADA, 101.0))
     for theirs in ("bob", "22", "33", "44", "nobody"):

@@ -21,6 +21,7 @@ from jupyterhub_gpuworkshop.service.rules import Rules
 from .api import ApiHandler
 
 _KEPT_SECONDS = 2.0
+_OPENMETRICS = "application/openmetrics-text"
 
 
 class Scrapes:
@@ -101,8 +102,6 @@ class MetricsHandler(ApiHandler):
 
 
 def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
-    try:
-        return choose_encoder(accept)
-    except (TypeError, ValueError):
-        # It compares the version that is asked for without seeing that it is none.
-        return choose_encoder("")
+    """Return one of two formats: whoever asks may name any version of them."""
+    wanted = f"{_OPENMETRICS}; version=1.0.0" if _OPENMETRICS in accept else ""
+    return choose_encoder(wanted)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from jupyterhub_gpuworkshop.core.enforcement import HardCap, limits_in_force, overall
-from jupyterhub_gpuworkshop.core.leases import Lease
+from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice
 from jupyterhub_gpuworkshop.core.notices import Notice
 from jupyterhub_gpuworkshop.core.snapshot import (
     DeviceSample,
@@ -45,8 +45,8 @@ class Sorted:
         devices: each with all that an organiser sees of it.
         uses: by lease id.
         hard_caps: by lease id.
-        listed: devices of which it is known who holds how much; no list is not nobody.
-        untold: leases whose use is not known: a device of theirs has told nothing.
+        unknown: (lease id, device) of which it is not known how much is used there.
+        untold: (lease id, kernel id) of the kernels whose memory is not known.
         leases: by user, as the others below.
     """
 
@@ -54,8 +54,8 @@ class Sorted:
     devices: list[Json]
     uses: dict[str, LeaseUse]
     hard_caps: dict[str, HardCap]
-    listed: frozenset[str]
-    untold: frozenset[str]
+    unknown: frozenset[tuple[str, str]]
+    untold: frozenset[tuple[str, str]]
     leases: dict[str, list[Lease]]
     kernels: dict[str, list[KernelView]]
     holders: dict[str, list[Holder]]
@@ -70,22 +70,50 @@ def sort(snapshot: Snapshot) -> Sorted:
     """Return a snapshot sorted; the same one again for the same snapshot."""
     global _latest
     if _latest is None or _latest.snapshot is not snapshot:
-        listed = frozenset(x.uuid for x in snapshot.samples if x.processes is not None)
+        unknown, untold = _not_known(snapshot)
         _latest = Sorted(
             snapshot=snapshot,
             devices=_devices(snapshot),
             uses={use.lease_id: use for use in snapshot.uses},
             hard_caps={cap.lease_id: cap for cap in snapshot.hard_caps},
-            listed=listed,
-            untold=frozenset(
-                x.id for x in snapshot.leases if not listed.issuperset(x.uuids)
-            ),
+            unknown=unknown,
+            untold=untold,
             leases=_by_user(snapshot.leases),
             kernels=_by_user(snapshot.kernels),
             holders=_by_user(snapshot.holders),
             notices=_by_user(snapshot.notices),
         )
     return _latest
+
+
+def _not_known(
+    snapshot: Snapshot,
+) -> tuple[frozenset[tuple[str, str]], frozenset[tuple[str, str]]]:
+    """Return of which leases, where, and of which kernels the use is not known.
+
+    A device without a list of processes is not one without processes, and a driver may
+    list a process and not say what it holds.
+    """
+    listed = {x.uuid for x in snapshot.samples if x.processes is not None}
+    silent = [x for x in snapshot.holders if x.memory_bytes is None]
+    unlisted = {
+        (lease.id, uuid)
+        for lease in snapshot.leases
+        for uuid in lease.uuids
+        if uuid not in listed
+    }
+    on_unlisted = {lease_id for lease_id, _ in unlisted}
+    return (
+        frozenset(unlisted | {(x.lease_id, x.device) for x in silent}),
+        frozenset(
+            {(x.lease_id, x.kernel_id) for x in silent}
+            | {
+                (x.lease_id, x.kernel_id)
+                for x in snapshot.kernels
+                if x.lease_id in on_unlisted
+            }
+        ),
+    )
 
 
 def _by_user(things: Iterable[T]) -> dict[str, list[T]]:
@@ -223,34 +251,36 @@ def lease_view(lease: Lease, found: Sorted, viewer: Viewer) -> Json:
 
 
 def _lease(lease: Lease, found: Sorted) -> Json:
-    use = found.uses.get(lease.id)
-    used = use.memory_bytes if use else {}
+    use = found.uses.get(lease.id) or LeaseUse(lease_id=lease.id)
+    devices = [_on(device, lease, use, found) for device in lease.devices]
+    is_known = not any(x["memory_used_bytes"] is None for x in devices)
     return {
         "id": lease.id,
         "user": lease.user,
         "server": lease.server,
         "share": lease.share,
         "state": lease.state.value,
-        "devices": [
-            {
-                "uuid": device.uuid,
-                "label": device.label,
-                "memory_bytes": device.memory_bytes,
-                "memory_used_bytes": (
-                    used.get(device.uuid, 0) if device.uuid in found.listed else None
-                ),
-            }
-            for device in lease.devices
-        ],
+        "devices": devices,
         "granted_at": lease.granted_at,
         "reason": lease.reason,
+        "memory_used_bytes": sum(use.memory_bytes.values()) if is_known else None,
+        "peak_memory_bytes": use.peak_memory_bytes,
+        "over_bytes": sum(use.over_bytes.values()),
+        "short_bytes": sum(use.short_bytes.values()),
+        "parked_bytes": sum(use.parked_bytes.values()),
+    }
+
+
+def _on(device: LeasedDevice, lease: Lease, use: LeaseUse, found: Sorted) -> Json:
+    is_known = (lease.id, device.uuid) not in found.unknown
+    return {
+        "uuid": device.uuid,
+        "label": device.label,
+        "memory_bytes": device.memory_bytes,
         "memory_used_bytes": (
-            sum(used.values()) if lease.id not in found.untold else None
+            use.memory_bytes.get(device.uuid, 0) if is_known else None
         ),
-        "peak_memory_bytes": use.peak_memory_bytes if use else 0,
-        "over_bytes": sum(use.over_bytes.values()) if use else 0,
-        "short_bytes": sum(use.short_bytes.values()) if use else 0,
-        "parked_bytes": sum(use.parked_bytes.values()) if use else 0,
+        "over_bytes": use.over_bytes.get(device.uuid, 0) if is_known else None,
     }
 
 
@@ -288,7 +318,9 @@ def kernel_view(kernel: KernelView, found: Sorted) -> Json:
         "state": kernel.state.value,
         "connections": kernel.connections,
         "memory_bytes": (
-            kernel.memory_bytes if kernel.lease_id not in found.untold else None
+            None
+            if (kernel.lease_id, kernel.kernel_id) in found.untold
+            else kernel.memory_bytes
         ),
         "peak_memory_bytes": kernel.peak_memory_bytes,
         "idle_seconds": kernel.idle_seconds,
