@@ -156,7 +156,8 @@ class LiveHandler(ApiHandler, WebSocketHandler):
         if self._xsrf and hmac.compare_digest(_said(message), self._xsrf):
             self._feed.begin(self._seat)
         else:
-            self.end(MAY_NOT, "This page is not of now: load it anew.")
+            # Somebody has logged in anew meanwhile, in another tab.
+            self.end(LOG_IN, "This page is not of now: load it anew.")
 
     def on_close(self) -> None:
         """Leave."""

@@ -24,6 +24,7 @@ def device(number, **more):
 
 def lease(user, number=0, *, part_gib=16, used_gib=8.0, **more):
     """Return an attendee's lease on one device."""
+    over_bytes = max(0, int((used_gib - part_gib) * GIB))
     return {
         "id": f"lease-{user}",
         "user": user,
@@ -36,13 +37,14 @@ def lease(user, number=0, *, part_gib=16, used_gib=8.0, **more):
                 "label": str(number),
                 "memory_bytes": part_gib * GIB,
                 "memory_used_bytes": int(used_gib * GIB),
+                "over_bytes": over_bytes,
             }
         ],
         "granted_at": time.time() - 3600,
         "reason": "",
         "memory_used_bytes": int(used_gib * GIB),
         "peak_memory_bytes": int(used_gib * GIB),
-        "over_bytes": max(0, int((used_gib - part_gib) * GIB)),
+        "over_bytes": over_bytes,
         "short_bytes": 0,
         "parked_bytes": 0,
         "server_verdict": "",

@@ -217,7 +217,7 @@ async def test_an_attendees_own_server_opens_no_socket_of_its_visitor(site):
         viewer = await site.connect("?view=organiser", headers=headers)
         await viewer.socket.write_message(said, binary=isinstance(said, bytes))
         code, last = await viewer.end()
-        assert (said, code, last["type"]) == (said, 4403, "bye")
+        assert (said, code, last["type"]) == (said, 4401, "bye")
         assert len(viewer.texts) == 1
     assert not {"room", "devices"} & set(site.messages.encoded)
 

@@ -439,6 +439,95 @@ async def test_an_old_picture_says_since_when(site, browser):
     await expect(page.locator("#connection")).to_be_hidden()
 
 
+async def test_what_was_old_before_the_line_was_lost_is_not_said_of_now(site, browser):
+    page = (await look(browser, site)).page
+    shown = page.locator("#connection")
+    site.tell({**site.first[2], "at": time.time() - 300})
+    await expect(shown).to_contain_text("could not be read since")
+    site.first = [x for x in site.first if x["type"] != "tick"]
+    await page.evaluate(
+        "window.told = [];"
+        "new MutationObserver(() => told.push("
+        "document.getElementById('connection').textContent"
+        ")).observe(document.getElementById('connection'), {childList: true})"
+    )
+    site.hang_up()
+    await comes_true(page, "told.length > 1")
+    assert await page.evaluate("told") == ["Connection lost, trying again ...", ""]
+
+
+async def test_gpus_that_were_never_read_were_not_read_in_1970(site, browser):
+    page = (await look(browser, site)).page
+    before = await page.locator("#as-of").text_content()
+    tick = {**site.first[2], "at": 0.0, "looked_at": 0.0, "devices": [[None] * 4] * 2}
+    site.tell(tick)
+    await expect(page.locator("#devices > li").first).to_contain_text("unknown")
+    await expect(page.locator("#connection")).to_be_hidden()
+    assert await page.locator("#as-of").text_content() == before
+
+
+async def test_a_gpu_that_tells_no_load_is_in_no_mean(site, browser):
+    page = (await look(browser, site)).page
+    reading = [20 * GIB, None, None, None]
+    site.tell({**site.first[2], "devices": [reading, [20 * GIB, 0.5, None, None]]})
+    await expect(page.locator("#room-total")).to_contain_text("50\u00a0%")
+    site.tell({**site.first[2], "devices": [reading, reading]})
+    await expect(page.locator("#room-total")).to_contain_text("unknown")
+
+
+async def test_a_reading_stays_with_its_device_when_the_list_changes(site, browser):
+    page = (await look(browser, site)).page
+    memory = page.locator("#devices > li .memory dd")
+    await expect(memory.first).to_have_text("40.0 of 80.0\u00a0GiB")
+    site.tell({**site.first[1], "version": 2, "devices": DEVICES[::-1]})
+    await expect(page.locator("#devices > li h3").first).to_contain_text("1")
+    await expect(memory).to_have_text(["unknown", "unknown"])
+
+
+async def test_what_is_not_told_of_a_process_is_unknown_on_the_card(site, browser):
+    page = (await look(browser, site)).page
+    silent = {**HOLDERS[1], "memory_bytes": None}
+    site.tell(whole(LEASES, KERNELS, [HOLDERS[0], silent], EVENTS, version=2))
+    legend = page.locator("#devices > li").first.locator(".legend li")
+    await expect(legend.filter(has_text="bob")).to_have_text("bobunknown")
+
+
+async def test_each_server_that_waits_has_its_line(site, browser):
+    one = {"user": "dan", "server": "", "share": "1/5", "at": time.time()}
+    waiting = [one, {**one, "server": "second"}]
+    site.first = messages(devices=DEVICES, room={**whole(LEASES), "waiting": waiting})
+    page = (await look(browser, site)).page
+    needs = page.locator("#needs li")
+    await expect(needs.filter(has_text="dan/second")).to_have_count(1)
+    await expect(needs.filter(has_text="dan")).to_have_count(2)
+
+
+async def test_a_dialog_stays_while_its_text_is_marked(site, browser):
+    page = (await look(browser, site)).page
+    await page.get_by_role("button", name="Announce").first.click()
+    dialog = page.get_by_role("dialog")
+    field = dialog.locator("textarea")
+    await field.fill("Lunch at one.")
+    box = await field.bounding_box()
+    await page.mouse.move(box["x"] + 20, box["y"] + 10)
+    await page.mouse.down()
+    await page.mouse.move(2, 2, steps=4)
+    await page.mouse.up()
+    await expect(field).to_have_value("Lunch at one.")
+    await page.mouse.click(2, 2)
+    await expect(dialog).to_have_count(0)
+
+
+async def test_a_key_that_is_held_down_confirms_nothing(site, browser):
+    page = (await look(browser, site)).page
+    await row(page, "b.ipynb").get_by_role("button", name="Free").focus()
+    for _ in range(5):
+        await page.keyboard.down("Enter")
+    await expect(page.get_by_role("dialog")).to_have_count(1)
+    await page.keyboard.up("Enter")
+    assert site.asked == []
+
+
 async def test_events_are_filtered_by_kind_and_new_ones_come_first(site, browser):
     page = (await look(browser, site)).page
     events = page.locator("#events li strong")

@@ -144,4 +144,4 @@ async def test_a_page_of_an_attendees_own_server_reads_none_of_an_organisers(sit
         )
         await comes_true(page, "got.includes('closed')")
         (bye, _) = await page.evaluate("got")
-        assert "4403" in bye
+        assert "4401" in bye

@@ -95,8 +95,17 @@ export function ask({ title, lines = [], yes, danger = false, fields = [] }) {
       values = Object.fromEntries([...inputs].map(([name, read]) => [name, read()]));
       dialog.close();
     });
+    // A key that is still held from what opened it answers nothing.
+    form.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && event.repeat) event.preventDefault();
+    });
+    // Whoever marks text may let go of the button outside.
+    let wasPressedOutside = false;
+    dialog.addEventListener("pointerdown", (event) => {
+      wasPressedOutside = isOutside(dialog, event);
+    });
     dialog.addEventListener("click", (event) => {
-      if (event.target === dialog) dialog.close();
+      if (wasPressedOutside && isOutside(dialog, event)) dialog.close();
     });
     dialog.addEventListener("close", () => {
       dialog.remove();
@@ -106,6 +115,11 @@ export function ask({ title, lines = [], yes, danger = false, fields = [] }) {
     dialog.showModal();
     (dialog.querySelector("textarea, select, input:checked, input") ?? leave).focus();
   });
+}
+
+function isOutside(dialog, { clientX, clientY }) {
+  const { left, right, top, bottom } = dialog.getBoundingClientRect();
+  return clientX < left || clientX > right || clientY < top || clientY > bottom;
 }
 
 function fieldOf(field, inputs) {

@@ -134,7 +134,7 @@ function updateParts(card, device, room, look) {
     name: part.user || say("organiser.nobodys"),
     number: part.user ? numbers.get(part.user) : undefined,
   }));
-  const explained = people.reduce((sum, part) => sum + part.bytes, 0);
+  const explained = people.reduce((sum, part) => sum + (part.bytes ?? 0), 0);
   const rest = now.memory === null ? 0 : Math.max(0, now.memory - explained);
   if (rest > NOTEWORTHY_PART * device.memory_total_bytes) {
     parts.push({

@@ -130,6 +130,11 @@ export function sizeOf(bytes, total) {
   return `${part} of ${whole}${JOIN}${name}`;
 }
 
+/** The mean of numbers; null where there are none. */
+export function mean(parts) {
+  return parts.length ? parts.reduce((sum, part) => sum + part, 0) / parts.length : null;
+}
+
 /** "47 %"; null is unknown. */
 export function percent(part) {
   if (part === null || part === undefined) return say("common.unknown");

@@ -20,6 +20,11 @@ export function now() {
   return Date.now() / 1000 + offset;
 }
 
+/** Say whether an instant is longer ago; one that never was is none. */
+function isOlder(at, seconds) {
+  return at > 0 && now() - at > seconds;
+}
+
 /**
  * Keep a page fed.
  *
@@ -52,6 +57,8 @@ export function live(view, handlers, query = {}) {
     if (socket || document.hidden) return;
     heard = Date.now();
     greeted = false;
+    // What came before the tab was hidden, or the line lost, says nothing of now.
+    last = null;
     const mine = (socket = new WebSocket(address()));
     // An attendee's own server has the same origin, and could not say this.
     mine.addEventListener("open", () => mine.send(JSON.stringify({ xsrf: PAGE.xsrf })));
@@ -122,8 +129,8 @@ export function live(view, handlers, query = {}) {
   }
 
   function show() {
-    const old = last && now() - last.at > OLD_AFTER_SECONDS;
-    const oldLook = last && now() - last.looked_at > OLD_LOOK_AFTER_SECONDS;
+    const old = isOlder(last?.at, OLD_AFTER_SECONDS);
+    const oldLook = isOlder(last?.looked_at, OLD_LOOK_AFTER_SECONDS);
     let words = "";
     if (state === "connecting" && Date.now() - connecting > 1000) words = say("common.connecting");
     else if (state === "lost") words = say("common.lost");
@@ -141,7 +148,7 @@ export function live(view, handlers, query = {}) {
     mark(shown, "shown", words);
     mark(document.body, "is-old", words && state !== "connecting");
     shown.dataset.state = old || oldLook ? `${state} old` : state;
-    if (asOf && last) text(asOf, say("common.as_of", { at: clock(last.at) }));
+    if (asOf && last?.at) text(asOf, say("common.as_of", { at: clock(last.at) }));
   }
 
   document.addEventListener("visibilitychange", () => {

@@ -29,7 +29,7 @@ export function drawLoads({ devices, mine, tick }) {
   devices.forEach((device, index) => {
     const node = cards.get(device.uuid);
     const reading = tick.devices[index];
-    if (node && reading) updateLoad(node, device, reading, own.get(device.uuid) ?? 0);
+    if (node && reading) updateLoad(node, device, reading, own.has(device.uuid) ? own.get(device.uuid) : 0);
   });
 }
 
@@ -38,7 +38,9 @@ function ownBytes(mine) {
   const own = new Map();
   for (const lease of mine.leases) {
     for (const { uuid, memory_used_bytes: used } of lease.devices) {
-      own.set(uuid, (own.get(uuid) ?? 0) + used);
+      // What is partly unknown is unknown.
+      const before = own.has(uuid) ? own.get(uuid) : 0;
+      own.set(uuid, used === null || before === null ? null : before + used);
     }
   }
   return own;
@@ -82,7 +84,7 @@ function updateLoad(node, device, [used, busy, heat, power], own) {
   text(node.querySelector(".figure"), say("attendee.used_of_all", { used: sizeOf(used, total) }));
   const [mine, others] = node.querySelector(".track").children;
   // One's own is known since the last look at processes, the whole since this second.
-  const ownPart = Math.min(own, used ?? 0);
+  const ownPart = Math.min(own ?? 0, used ?? 0);
   width(mine, ownPart / total);
   width(others, Math.max(0, (used ?? 0) - ownPart) / total);
   const split = node.querySelector(".split");
@@ -91,8 +93,8 @@ function updateLoad(node, device, [used, busy, heat, power], own) {
     text(
       split,
       say("attendee.split", {
-        own: size(ownPart),
-        others: size((used ?? 0) - ownPart),
+        own: size(own === null ? null : ownPart),
+        others: size(own === null ? null : (used ?? 0) - ownPart),
         free: size(total - (used ?? 0)),
       }),
     );

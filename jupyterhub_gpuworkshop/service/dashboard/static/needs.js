@@ -62,8 +62,8 @@ function linesOf(room, { ask, look, people }) {
     });
   }
   for (const waits of room.waiting) {
-    const values = { user: waits.user, share: waits.share, at: clock(waits.at, { seconds: false }) };
-    add("waiting", waits.user, say("organiser.need_waiting_text", values), {
+    const values = { user: whose(waits), share: waits.share, at: clock(waits.at, { seconds: false }) };
+    add("waiting", whose(waits), say("organiser.need_waiting_text", values), {
       see_idle: () => people.lookAt("idle", "idle"),
     });
   }

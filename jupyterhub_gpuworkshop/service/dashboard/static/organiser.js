@@ -2,7 +2,7 @@
 
 import { Asks } from "./asks.js";
 import { drawCards, drawTick, readings } from "./cards.js";
-import { attr, clock, el, percent, say, sizeOf, text } from "./dom.js";
+import { attr, clock, el, mean, percent, say, sizeOf, text } from "./dom.js";
 import { Events } from "./events.js";
 import { live, now } from "./live.js";
 import { drawNeeds } from "./needs.js";
@@ -57,18 +57,18 @@ const DRAW = {
 function total() {
   let used = 0;
   let all = 0;
-  let busy = 0;
+  const busy = [];
   let known = 0;
   room.devices.forEach((device, index) => {
     const reading = readings(room, index);
     if (reading.memory === null) return;
     used += reading.memory;
     all += device.memory_total_bytes;
-    busy += reading.busy ?? 0;
+    if (reading.busy !== null) busy.push(reading.busy);
     known += 1;
   });
   const words = known
-    ? say("organiser.total", { size: sizeOf(used, all), busy: percent(busy / known) })
+    ? say("organiser.total", { size: sizeOf(used, all), busy: percent(mean(busy)) })
     : "";
   text(at("room-total"), words);
 }

@@ -24,6 +24,7 @@ export class Room {
   }
 
   takeDevices(message) {
+    if (!areSame(this.devices, message.devices)) this.tick = null;
     this.devices = message.devices;
     this.whyNone = message.why_none ?? "";
     this.labels = new Map(message.devices.map((device) => [device.uuid, device.label]));
@@ -55,7 +56,10 @@ export class Room {
     return this.labels.get(uuid) ?? uuid;
   }
 
-  /** Return how many bytes each attendee holds of a device: `[{user, within, over}]`. */
+  /**
+   * Return how many bytes each attendee holds of a device: `[{user, bytes, within, over}]`;
+   * `bytes` is null where that is not known.
+   */
   parts(uuid) {
     if (!this.split.has(uuid)) this.split.set(uuid, this.splitOf(uuid));
     return this.split.get(uuid);
@@ -66,24 +70,37 @@ export class Room {
     for (const holder of this.holders.values()) {
       if (holder.device !== uuid) continue;
       const user = holder.kind === "foreign" ? "" : holder.user;
-      found.set(user, (found.get(user) ?? 0) + (holder.memory_bytes ?? 0));
+      found.set(user, plus(found.get(user), holder.memory_bytes));
     }
     const shares = new Map();
+    const overs = new Map();
     for (const lease of this.leases.values()) {
       for (const device of lease.devices) {
         if (device.uuid !== uuid) continue;
         shares.set(lease.user, (shares.get(lease.user) ?? 0) + device.memory_bytes);
-        if (!found.has(lease.user)) found.set(lease.user, 0);
+        overs.set(lease.user, (overs.get(lease.user) ?? 0) + (device.over_bytes ?? 0));
+        const used = device.memory_used_bytes === null ? null : 0;
+        found.set(lease.user, plus(found.get(lease.user), used));
       }
     }
     return [...found]
       .map(([user, bytes]) => {
         const share = user ? shares.get(user) : undefined;
-        const over = share === undefined ? 0 : Math.max(0, bytes - share);
-        return { user, bytes, within: bytes - over, over, share: share ?? null };
+        const over = Math.min(bytes ?? 0, overs.get(user) ?? 0);
+        return { user, bytes, within: (bytes ?? 0) - over, over, share: share ?? null };
       })
       .sort((a, b) => (a.user === "") - (b.user === "") || compare(a.user, b.user));
   }
+}
+
+/** Say whether two lists are of the same devices: a tick has readings by their order. */
+export function areSame(these, those) {
+  return these.length === those.length && these.every((x, index) => x.uuid === those[index].uuid);
+}
+
+/** Add what may be unknown: what is partly unknown is unknown. */
+function plus(sum, more) {
+  return sum === null || more === null ? null : (sum ?? 0) + more;
 }
 
 const COLLATOR = new Intl.Collator("en", { numeric: true, sensitivity: "base" });

@@ -1,8 +1,9 @@
 // The wall: what a room reads from afar.
 
-import { attr, clock, el, keyed, mark, number, percent, say, sayOr, size, sizeOf, text } from "./dom.js";
+import { attr, clock, el, keyed, mark, mean, number, percent, say, sayOr, size, sizeOf, text } from "./dom.js";
 import { live } from "./live.js";
 import { paint } from "./palette.js";
+import { areSame } from "./room.js";
 
 const MOST_EVENTS = 4;
 // In more no name has room beside its memory.
@@ -148,18 +149,18 @@ function drawTick() {
   });
   let used = 0;
   let all = 0;
-  let busy = 0;
+  const busy = [];
   let known = 0;
   devices.forEach((device, index) => {
     const [memory, utilisation] = tick?.devices[index] ?? [];
     if (memory === null || memory === undefined) return;
     used += memory;
     all += device.memory_total_bytes;
-    busy += utilisation ?? 0;
+    if (utilisation !== null) busy.push(utilisation);
     known += 1;
   });
   text(at("total-used"), known ? sizeOf(used, all) : say("common.unknown"));
-  text(at("total-busy"), known ? percent(busy / known) : say("common.unknown"));
+  text(at("total-busy"), percent(mean(busy)));
 }
 
 function drawWall(message) {
@@ -191,6 +192,7 @@ live(
   "wall",
   {
     devices(message) {
+      if (!areSame(devices, message.devices)) tick = null;
       devices = message.devices;
       isKnown = true;
       drawDevices();
