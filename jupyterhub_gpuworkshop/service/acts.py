@@ -156,7 +156,7 @@ class Acts:
             f"GPU {device.label} gets no new share. Servers on it go on; their "
             "attendees are told, and are placed elsewhere at their next start."
         )
-        return _done(message, on_disk)
+        return self._told(message, on_disk)
 
     async def undrain(self, viewer: Viewer, uuid: str) -> Done:
         """Take a device back into service.
@@ -177,7 +177,7 @@ class Acts:
         if was_drained:
             reason = f"{viewer.name} took GPU {label} back into service."
             await self._record(EventKind.DEVICE_UNDRAINED, viewer, uuid, reason)
-        return _done(f"GPU {label} gets shares again.", on_disk)
+        return self._told(f"GPU {label} gets shares again.", on_disk)
 
     async def forget(self, viewer: Viewer, names: Collection[str]) -> Done:
         """Let numbers stand for the names of attendees in the history.
@@ -220,6 +220,11 @@ class Acts:
         raise NothingThere(
             "There is no GPU of this UUID now: api/v1/snapshot lists those there are."
         )
+
+    def _told(self, message: str, on_disk: bool) -> Done:
+        """Say what was done, and whether the hub hears of it."""
+        why_waits = self._monitor.kept.why_hub_waits
+        return _done(f"{message} {why_waits}" if why_waits else message, on_disk)
 
     def _name(self, owner: Owner) -> str:
         watched = self._monitor.kernels.get(owner)

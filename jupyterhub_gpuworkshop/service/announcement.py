@@ -161,6 +161,8 @@ class Announcing:
     def _done(self, message: str, on_disk: bool) -> Done:
         if self._link.problem:
             message += " The hub does not report now: it follows as soon as it does."
+        if why_waits := self._kept.why_hub_waits:
+            message += f" {why_waits}"
         return Done(
             message=message + ("" if on_disk else IN_MEMORY_ONLY), on_disk=on_disk
         )

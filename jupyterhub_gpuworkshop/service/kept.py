@@ -173,6 +173,18 @@ class Kept:
         self.is_read = path is None
         self._not_in_file: list[Change] = []
 
+    @property
+    def why_hub_waits(self) -> str:
+        """Why the hub is not told what is in force, in a sentence; empty where it is.
+
+        What it heard before stands: of what that was, nothing is known here.
+        """
+        return (
+            ""
+            if self.is_read
+            else f"The hub is not told before this ends: {self.problem}"
+        )
+
     async def open(self) -> None:
         """Read what earlier lives of the service wrote, or another one by now."""
         async with self._turn:

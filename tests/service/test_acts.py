@@ -136,6 +136,17 @@ async def test_a_drained_gpu_is_told_to_hub_and_attendees_until_it_is_back(world
     ]
 
 
+async def test_who_drains_reads_where_the_hub_is_not_told(world, tmp_path):
+    (tmp_path / "is-a-folder").mkdir()
+    world.monitor.kept = kept.Kept(tmp_path / "is-a-folder")
+    acts = Acts(world.monitor, world.rules, world.history)
+    await world.look()
+    for act in (acts.drain, acts.undrain):
+        done = await act(OLGA, world.devices[0].uuid)
+        assert "The hub is not told before this ends: " in done.message
+        assert (await world.monitor.exchange(world.report)).drained is None
+
+
 async def test_an_attendee_drains_nothing_and_nobody_a_gpu_that_is_not(world, acts):
     await world.look()
     for act in (acts.drain, acts.undrain):

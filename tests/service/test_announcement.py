@@ -107,6 +107,7 @@ async def test_a_state_that_cannot_be_read_leaves_the_hub_with_what_it_knows(tmp
     assert life.announcing.for_hub is None
     done = await life.announcing.announce(_OLGA, "Lunch", None)
     assert done.message.endswith(IN_MEMORY_ONLY)
+    assert f"The hub is not told before this ends: {tmp_path}" in done.message
     assert not done.on_disk
     (tmp_path / STATE_FILE).rmdir()
     await life.kept.open()
