@@ -15,6 +15,7 @@ from jupyterhub_gpuworkshop.core.errors import ActForbidden, ActRefused, Nothing
 from jupyterhub_gpuworkshop.core.units import format_duration
 from jupyterhub_gpuworkshop.core.wire import Event, EventKind
 
+from .haste import Haste
 from .history import History
 from .kept import KeptState
 from .monitor import Monitor
@@ -67,6 +68,7 @@ class Acts:
         self._history = history
         self._why_not_act = why_not_act
         self._wall = wall
+        self._haste = Haste()
 
     def kernel(
         self,
@@ -114,6 +116,7 @@ class Acts:
         self._check_turn()
         if not viewer.is_organiser:
             self._check_own(owner, seconds)
+        self._haste.count(viewer)
         on_disk = await self._monitor.pins.pin(owner, viewer.name, seconds)
         _LOG.info(
             "%s pins kernel %s of %s, %s",
@@ -133,6 +136,7 @@ class Acts:
             ActRefused: it is not done.
         """
         self._check_turn()
+        self._haste.count(viewer)
         on_disk = await self._monitor.pins.unpin(owner)
         _LOG.info("%s unpins kernel %s of %s", viewer.name, owner.kernel_id, owner.user)
         said = "no longer kept, and reclaimed once it has been idle."

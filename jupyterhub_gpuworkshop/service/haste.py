@@ -1,7 +1,9 @@
-"""How often an attendee may ask for something that takes memory or stops a server.
+"""How often an attendee may ask for something that costs others.
 
-Owns the counting. Each such act has everything looked at anew and leaves an event, and
-the history is bounded: who asks without end would push out what happened to others.
+Owns the counting. Who has memory taken or a server stopped has everything looked at
+anew and leaves an event, and the history is bounded: who asks without end would push
+out what happened to others. Who pins has a file written for each, which those who park
+kernels wait for.
 """
 
 import time

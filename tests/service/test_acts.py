@@ -106,6 +106,15 @@ async def test_where_attendees_may_not_pin_they_are_told_so(tmp_path):
     await world.close()
 
 
+async def test_who_pins_without_end_is_told_to_wait(world, acts):
+    owner = acts.kernel(ADA, await a_kernel(world))
+    for act in 6 * (lambda: acts.pin(ADA, owner, 60), lambda: acts.unpin(ADA, owner)):
+        await act()
+    with pytest.raises(ActRefused, match="12 things within a minute"):
+        await acts.pin(ADA, owner, 60)
+    await acts.pin(OLGA, owner, 60)
+
+
 async def test_a_drained_gpu_is_told_to_hub_and_attendees_until_it_is_back(world, acts):
     uuid = world.devices[0].uuid
     watch = LostDevices(world.monitor, world.history)
