@@ -30,7 +30,7 @@ IN_jax = $(JAX)
 IN_onnxruntime = $(ONNXRUNTIME)
 IN_FRAMEWORKS := $(FRAMEWORKS:%=.venv-%/.installed)
 
-.PHONY: help demo test test-hub5 test-frameworks frameworks bench docs screenshots lint clean
+.PHONY: help demo test test-hub5 test-frameworks bench docs screenshots lint clean
 .DELETE_ON_ERROR:
 
 help:
@@ -63,8 +63,6 @@ test-hub5: $(HUB5)/.installed
 test-frameworks: $(DEV) $(IN_FRAMEWORKS)
 	@exec $(BIN)/python -m pytest tests/notebook/test_real_frameworks.py \
 	  tests/notebook/test_where_caps_reach.py $(ARGS)
-
-frameworks: $(IN_FRAMEWORKS)
 
 bench: $(BENCH)
 	@exec $(BIN)/python -m benchmarks $(ARGS)

@@ -92,6 +92,11 @@ def browser(fed):
     return fed[1]
 
 
+async def is_fed(page):
+    """Wait until the page has got what a new viewer gets."""
+    await expect(page.locator("#as-of")).to_contain_text("As of")
+
+
 def names(page):
     """Return the first cells of the table's groups, as they stand."""
     return page.locator("#people tr.lease th")
@@ -441,6 +446,7 @@ async def test_an_old_picture_says_since_when(site, browser):
 
 async def test_what_was_old_before_the_line_was_lost_is_not_said_of_now(site, browser):
     page = (await look(browser, site)).page
+    await is_fed(page)
     shown = page.locator("#connection")
     site.tell({**site.first[2], "at": time.time() - 300})
     await expect(shown).to_contain_text("could not be read since")
@@ -458,6 +464,7 @@ async def test_what_was_old_before_the_line_was_lost_is_not_said_of_now(site, br
 
 async def test_gpus_that_were_never_read_were_not_read_in_1970(site, browser):
     page = (await look(browser, site)).page
+    await is_fed(page)
     before = await page.locator("#as-of").text_content()
     tick = {**site.first[2], "at": 0.0, "looked_at": 0.0, "devices": [[None] * 4] * 2}
     site.tell(tick)
@@ -468,6 +475,7 @@ async def test_gpus_that_were_never_read_were_not_read_in_1970(site, browser):
 
 async def test_a_gpu_that_tells_no_load_is_in_no_mean(site, browser):
     page = (await look(browser, site)).page
+    await is_fed(page)
     reading = [20 * GIB, None, None, None]
     site.tell({**site.first[2], "devices": [reading, [20 * GIB, 0.5, None, None]]})
     await expect(page.locator("#room-total")).to_contain_text("50\u00a0%")
@@ -486,6 +494,7 @@ async def test_a_reading_stays_with_its_device_when_the_list_changes(site, brows
 
 async def test_what_is_not_told_of_a_process_is_unknown_on_the_card(site, browser):
     page = (await look(browser, site)).page
+    await is_fed(page)
     silent = {**HOLDERS[1], "memory_bytes": None}
     site.tell(whole(LEASES, KERNELS, [HOLDERS[0], silent], EVENTS, version=2))
     legend = page.locator("#devices > li").first.locator(".legend li")
