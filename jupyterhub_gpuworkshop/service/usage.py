@@ -15,6 +15,7 @@ from math import nan
 from jupyterhub_gpuworkshop.core.snapshot import Glance
 
 from .history import History
+from .leaps import Leaps
 from .pulse import Pulse, Pulses
 from .usage_rows import (
     MERGED,
@@ -61,6 +62,7 @@ class Usage:
     Args:
         pulses: what is remembered.
         history: writes it down.
+        clock: monotonic seconds.
         wall: seconds since the epoch.
 
     Attributes:
@@ -72,12 +74,14 @@ class Usage:
         pulses: Pulses,
         history: History,
         *,
+        clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.rounds = 0
         self._pulses = pulses
         self._history = history
         self._wall = wall
+        self._leaps = Leaps(clock)
         self._series: dict[str, Series] = {}
         self._last = Pulse()
         self._seen = 0
@@ -191,8 +195,11 @@ class Usage:
 
     def _settle(self, now: float) -> None:
         """End what is over also of devices that cannot be read, and forget old ones."""
+        is_in_doubt = self._leaps.has_leapt(now)
         for uuid, series in list(self._series.items()):
             self._note(series.settle(now))
+            if not is_in_doubt:
+                series.forget(now)
             if series.is_empty:
                 del self._series[uuid]
         if self._is_open:

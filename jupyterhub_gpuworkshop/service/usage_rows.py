@@ -68,8 +68,14 @@ class Rows:
 
     def forget_before(self, at: float) -> None:
         """Let go of the rows of before an instant."""
-        count = bisect_left(self.at, at)
-        if count:
+        self._drop(bisect_left(self.at, at))
+
+    def keep_last(self, count: int) -> None:
+        """Let go of all rows but so many, the last ones."""
+        self._drop(len(self) - count)
+
+    def _drop(self, count: int) -> None:
+        if count > 0:
             for column in (self.at, *self.columns.values()):
                 del column[:count]
 
@@ -160,7 +166,7 @@ class Series:
         return closed
 
     def settle(self, now: float) -> list[tuple[int, float]]:
-        """Merge what is over, and let go of what is too old or lies ahead.
+        """Merge what is over, and let go of what lies ahead.
 
         Returns:
             The steps and beginnings of the minutes and quarters that came of it.
@@ -174,11 +180,17 @@ class Series:
             for start in level.close(now)
             if level.into is not self.thin
         ]
+        # They grow fast, and by a clock in doubt nothing is too old.
+        self.seconds.keep_last(RING_SECONDS)
+        self.thin.keep_last(RING_SECONDS // THIN_SECONDS)
+        return closed
+
+    def forget(self, now: float) -> None:
+        """Let go of what is too old, by a clock that is not in doubt."""
         self.seconds.forget_before(now - RING_SECONDS)
         self.thin.forget_before(now - RING_SECONDS)
         self.minutes.forget_before(now - MINUTES_KEPT_SECONDS)
         self.quarters.forget_before(now - self._keep_seconds)
-        return closed
 
     @property
     def is_empty(self) -> bool:

@@ -7,6 +7,7 @@ transactions.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isinf
 
 from sqlalchemy import (
     Column,
@@ -89,7 +90,10 @@ def write_usage(
     now: float,
     keep_seconds: float,
 ) -> None:
-    """Set rows, and remove those that are too old or lie ahead. Again does no harm."""
+    """Set rows, and remove those that are too old or lie ahead. Again does no harm.
+
+    With `keep_seconds` without end nothing is too old, no minute either.
+    """
     if rows:
         statement = insert(table)
         connection.execute(
@@ -111,12 +115,13 @@ def write_usage(
             ],
         )
     step, at = table.c.step_seconds, table.c.at
+    minutes_seconds = keep_seconds if isinf(keep_seconds) else MINUTES_KEPT_SECONDS
     connection.execute(
         delete(table).where(
             or_(
                 # What a clock wrote that has been set back since.
                 at > now,
-                (step == MINUTE_SECONDS) & (at < now - MINUTES_KEPT_SECONDS),
+                (step == MINUTE_SECONDS) & (at < now - minutes_seconds),
                 (step == QUARTER_SECONDS) & (at < now - keep_seconds),
             )
         )

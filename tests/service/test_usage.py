@@ -32,9 +32,19 @@ class Room:
     def __init__(self, path=None, now=START, **kwargs):
         self.now = now
         self.ahead = 0.0  # of the wall clock before what has really passed
-        self.history = History(path, clock=lambda: self.now - self.ahead, **kwargs)
+        self.history = History(path, clock=self.clock, **kwargs)
         self.pulses = Pulses(None)
-        self.usage = Usage(self.pulses, self.history, wall=lambda: self.now)
+        self.usage = Usage(
+            self.pulses, self.history, clock=self.clock, wall=lambda: self.now
+        )
+
+    def clock(self):
+        return self.now - self.ahead
+
+    def leap(self, seconds):
+        """Have the wall clock be set, and no time pass."""
+        self.now += seconds
+        self.ahead += seconds
 
     async def open(self):
         await self.history.open()
@@ -327,11 +337,11 @@ async def test_a_clock_that_leaps_ahead_for_a_while_costs_nothing_that_happened(
     room.history.raise_peak(peak("lease-1", START))
     await room.history.flush()
     await room.usage.write()
-    room.now, room.ahead = room.now + 9 * DAY, 9 * DAY
+    room.leap(9 * DAY)
     for _ in range(3):
         room.now += 60
         await room.usage.write()
-    room.now, room.ahead = room.now - 9 * DAY, 0.0
+    room.leap(-9 * DAY)
     room.now += 60
     await room.usage.write()
     for history in (room.history, (await opened(path)).history):
@@ -343,7 +353,7 @@ async def test_a_clock_that_stays_where_it_leapt_to_is_believed_after_a_day(path
     room = await opened(path, keep_seconds=DAY)
     await room.history.take("hub", [event(1, START)])
     await room.usage.write()
-    room.now, room.ahead = room.now + 9 * DAY, 9 * DAY
+    room.leap(9 * DAY)
     await room.usage.write()
     room.now += DAY - 60
     await room.usage.write()
@@ -351,6 +361,49 @@ async def test_a_clock_that_stays_where_it_leapt_to_is_believed_after_a_day(path
     room.now += 60
     await room.usage.write()
     assert room.history.after(0, 10, None) == []
+
+
+async def test_a_clock_that_leaps_ahead_for_a_while_costs_no_usage(path):
+    room = await opened(path, keep_seconds=2 * DAY)
+    room.read(1000, devices=("GPU-a", "GPU-gone"))
+    room.read(80)
+    await room.usage.write()
+    before = {span: room.usage.columns(span) for span in Span}
+    room.leap(9 * DAY)
+    room.miss(30)
+    room.read(90)
+    await room.usage.write()
+    room.leap(-9 * DAY)
+    room.read(61)
+    await room.usage.write()
+    again = await opened(path, now=room.now)
+    for usage, span in (
+        (room.usage, Span.MINUTES),
+        (room.usage, Span.DAY),
+        (room.usage, Span.EVENT),
+        (again.usage, Span.DAY),
+        (again.usage, Span.EVENT),
+    ):
+        since = room.now - (900 if span is Span.MINUTES else DAY)
+        for uuid in ("GPU-a", "GPU-gone"):
+            known = {at for at in before[span][uuid]["at"] if at >= since}
+            assert known <= set(usage.columns(span)[uuid]["at"]), (span, uuid)
+
+
+async def test_usage_goes_once_the_clock_has_stayed_where_it_leapt_to(path):
+    room = await opened(path, keep_seconds=2 * DAY)
+    room.read(1000)
+    room.leap(9 * DAY)
+    room.read(3000)
+    # Of what grows by the second no more is kept, in doubt or not.
+    assert len(room.usage._series["GPU-a"].seconds) <= 905
+    assert room.columns(Span.EVENT)["at"][0] == START
+    room.now += DAY
+    room.read(61)
+    await room.usage.write()
+    leapt_at = START + 9 * DAY
+    for rows in (room, await opened(path, now=room.now)):
+        assert rows.columns(Span.EVENT)["at"][0] >= leapt_at
 
 
 VERSION_1 = """
