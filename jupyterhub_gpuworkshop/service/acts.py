@@ -17,7 +17,7 @@ from jupyterhub_gpuworkshop.core.wire import Event, EventKind
 
 from .haste import Haste
 from .history import History
-from .kept import KeptState
+from .kept import Kept, KeptState
 from .monitor import Monitor
 from .pins import in_words
 from .rules import Rules
@@ -227,8 +227,7 @@ class Acts:
 
     def _told(self, message: str, on_disk: bool) -> Done:
         """Say what was done, and whether the hub hears of it."""
-        why_waits = self._monitor.kept.why_hub_waits
-        return _done(f"{message} {why_waits}" if why_waits else message, on_disk)
+        return _done(once_told(message, self._monitor.kept), on_disk)
 
     def _name(self, owner: Owner) -> str:
         watched = self._monitor.kernels.get(owner)
@@ -274,6 +273,12 @@ class Acts:
                 details={"by": viewer.name},
             )
         )
+
+
+def once_told(message: str, kept: Kept) -> str:
+    """Say of what the hub is to do that it is not so yet, where it is not told."""
+    why_waits = kept.why_hub_waits
+    return f"As soon as the hub is told: {message} {why_waits}" if why_waits else message
 
 
 def _done(message: str, on_disk: bool) -> Done:

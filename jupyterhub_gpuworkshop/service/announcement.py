@@ -18,7 +18,7 @@ from jupyterhub_gpuworkshop.core.errors import ActForbidden, ActRefused
 from jupyterhub_gpuworkshop.core.units import format_duration
 from jupyterhub_gpuworkshop.core.wire import Event, EventKind
 
-from .acts import IN_MEMORY_ONLY, Done
+from .acts import IN_MEMORY_ONLY, Done, once_told
 from .history import History
 from .kept import Kept, KeptState
 from .link import Link
@@ -118,13 +118,15 @@ class Announcing:
         on_disk = await self._kept.change(
             lambda state: replace(state, for_everybody=None)
         )
-        if stood is None:
+        # Where nothing is known of before, the hub may show something all the same.
+        if stood is None and self._kept.is_read:
             return Done(message="Nothing is announced.", on_disk=on_disk)
-        await self._record(
-            EventKind.ANNOUNCEMENT_ENDED,
-            f"{viewer.name} took down what was announced: {stood.text}",
-            viewer.name,
-        )
+        if stood is not None:
+            await self._record(
+                EventKind.ANNOUNCEMENT_ENDED,
+                f"{viewer.name} took down what was announced: {stood.text}",
+                viewer.name,
+            )
         return self._done("Nothing is announced any more.", on_disk)
 
     async def step(self) -> None:
@@ -161,8 +163,7 @@ class Announcing:
     def _done(self, message: str, on_disk: bool) -> Done:
         if self._link.problem:
             message += " The hub does not report now: it follows as soon as it does."
-        if why_waits := self._kept.why_hub_waits:
-            message += f" {why_waits}"
+        message = once_told(message, self._kept)
         return Done(
             message=message + ("" if on_disk else IN_MEMORY_ONLY), on_disk=on_disk
         )

@@ -152,6 +152,7 @@ async def test_who_drains_reads_where_the_hub_is_not_told(world, tmp_path):
     await world.look()
     for act in (acts.drain, acts.undrain):
         done = await act(OLGA, world.devices[0].uuid)
+        assert done.message.startswith("As soon as the hub is told: GPU 0 gets ")
         assert "The hub is not told before this ends: " in done.message
         assert (await world.monitor.exchange(world.report)).drained is None
 
