@@ -277,8 +277,9 @@ class Acts:
 
 def once_told(message: str, kept: Kept) -> str:
     """Say of what the hub is to do that it is not so yet, where it is not told."""
-    why_waits = kept.why_hub_waits
-    return f"As soon as the hub is told: {message} {why_waits}" if why_waits else message
+    if why_waits := kept.why_hub_waits:
+        return f"As soon as the hub is told: {message} {why_waits}"
+    return message
 
 
 def _done(message: str, on_disk: bool) -> Done:
