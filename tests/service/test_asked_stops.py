@@ -156,6 +156,16 @@ async def test_what_cannot_be_stopped_is_said_and_why(room):
     assert room.hub.stopped == []
 
 
+async def test_a_server_started_anew_since_the_last_look_is_not_stopped(room):
+    world = room.world
+    lease = replace(world.report.leases[0], id="lease-anew")
+    info = replace(world.attendee.info, lease_id="lease-anew")
+    world.link.hear(replace(world.report, leases=(lease,), servers=(info,)))
+    with pytest.raises(ActRefused, match="no server that runs on this share"):
+        room.asked.stop(OLGA, "lease-ada")
+    assert room.hub.stopped == []
+
+
 async def test_nothing_is_begun_that_a_silent_hub_could_not_show(room):
     room.world.clock.now += 120
     await room.world.monitor.tick()
