@@ -31,6 +31,7 @@ from jupyterhub_gpuworkshop.core.forgetting import (
 )
 from jupyterhub_gpuworkshop.core.wire import Event
 
+from .leaps import Leaps
 from .loops import OneThread
 from .store import Peak, Recorded, Store
 from .tally import Tally
@@ -44,9 +45,6 @@ _FORGET_SECONDS = 20.0
 """The file is written anew, all of it."""
 _LOAD_USAGE_SECONDS = 20.0
 """Of 64 devices it is 100,000 rows; nobody waits for them but who remembers usage."""
-_LEAP_SECONDS = 3600.0
-_DOUBTED_SECONDS = 86_400.0
-"""So long a clock that leapt ahead must stay there before it says what is too old."""
 _SERVICE = "service"
 _MOST_HUBS = 1000
 
@@ -98,9 +96,7 @@ class History:
         # of before they were forgotten, gets their numbers too.
         self._numbers: dict[str, int] = {}
         self._forgotten_at: dict[str, float] = {}
-        self._clock = clock
-        self._offset: float | None = None
-        self._leapt_at: float | None = None
+        self._leaps = Leaps(clock)
         self._turn = asyncio.Lock()
         self._is_open = asyncio.Event()
 
@@ -211,27 +207,13 @@ class History:
         """
         await self._is_open.wait()
         # Without end while the clock is in doubt: what is deleted stays deleted.
-        keep_seconds = math.inf if self._has_leapt(now) else self.keep_seconds
+        keep_seconds = math.inf if self._leaps.has_leapt(now) else self.keep_seconds
         self._let_go_before(now - keep_seconds)
         store = self._store
         if store is None:
             return False
         write = functools.partial(store.write_usage, rows, now, keep_seconds)
         return await self._try(lambda: write() or True) is not None
-
-    def _has_leapt(self, now: float) -> bool:
-        """Whether the wall clock has leapt ahead: then nothing is too old, for a day.
-
-        A clock that is wrong for a minute must not cost all that happened.
-        """
-        at = self._clock()
-        offset, before = now - at, self._offset
-        if before is not None and offset > before + _LEAP_SECONDS:
-            self._leapt_at = at if self._leapt_at is None else self._leapt_at
-            if at - self._leapt_at < _DOUBTED_SECONDS:
-                return True
-        self._offset, self._leapt_at = offset, None
-        return False
 
     def _let_go_before(self, at: float) -> None:
         while self._events and self._events[0].event.at < at:
