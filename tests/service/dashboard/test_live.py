@@ -222,6 +222,20 @@ async def test_an_attendees_own_server_opens_no_socket_of_its_visitor(site):
     assert not {"room", "devices"} & set(site.messages.encoded)
 
 
+async def test_a_page_of_an_earlier_login_is_led_to_the_login(site):
+    _, old = await site.cookies("organiser-token")
+    headers, new = await site.cookies("organiser-token")
+    assert old != new
+    viewer = await site.connect("?view=organiser", headers=headers)
+    await viewer.socket.write_message(json.dumps({"xsrf": old}))
+    assert (await viewer.end())[0] == 4401
+    # So does the answer to a page that asks why its socket does not open.
+    asked = {"Cookie": headers["Cookie"], "Sec-Fetch-Mode": "cors"}
+    for xsrf, code in ((old, 401), (new, 426)):
+        answer = await site.ask("live?view=organiser", {**asked, "X-XSRFToken": xsrf})
+        assert answer.code == code
+
+
 async def test_a_page_that_says_nothing_is_not_kept(site, monkeypatch):
     monkeypatch.setattr(live, "_PROOF_SECONDS", 0.0)
     headers, _ = await site.cookies("ada-token")
