@@ -509,7 +509,7 @@ async def test_a_tick_and_a_list_in_one_frame_are_both_drawn(site, browser):
         "window.requestAnimationFrame = (draw) => frames_left.push(draw);"
         "const parse = JSON.parse;"
         "JSON.parse = (text) => {"
-        "const said = parse(text); heard.push(said.type); return said}"
+        "const said = parse(text); heard.push(said?.type); return said}"
     )
     changed = {**site.first[1], "version": 2, "devices": DEVICES[::-1]}
     site.tell(site.first[2], changed)

@@ -122,6 +122,7 @@ function updateReadings(card, device, room) {
 
 function updateParts(card, device, room, look) {
   const now = readings(room, room.devices.indexOf(device));
+  card.memory = now.memory;
   const people = room.parts(device.uuid);
   const named = people.filter((part) => part.user);
   const numbers = colours(
@@ -144,7 +145,6 @@ function updateParts(card, device, room, look) {
       bytes: rest,
       within: rest,
       over: 0,
-      share: null,
     });
   }
   const pieces = parts.flatMap((part) => [
@@ -194,6 +194,5 @@ export function drawTick(list, room, { look }) {
     updateReadings(card, device, room);
     const { memory } = readings(room, index);
     if (memory !== card.memory) updateParts(card, device, room, look);
-    card.memory = memory;
   });
 }

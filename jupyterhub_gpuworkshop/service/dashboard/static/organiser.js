@@ -38,6 +38,8 @@ const DRAW = {
     plots?.(at("devices"));
   },
   tick() {
+    // The devices may be others since, in the same frame.
+    if (!room.tick) return;
     drawTick(at("devices"), room, { look });
     at("needed").hidden = !room.tick.needed || room.devices.length === 0;
     total();

@@ -72,12 +72,10 @@ export class Room {
       const user = holder.kind === "foreign" ? "" : holder.user;
       found.set(user, plus(found.get(user), holder.memory_bytes));
     }
-    const shares = new Map();
     const overs = new Map();
     for (const lease of this.leases.values()) {
       for (const device of lease.devices) {
         if (device.uuid !== uuid) continue;
-        shares.set(lease.user, (shares.get(lease.user) ?? 0) + device.memory_bytes);
         overs.set(lease.user, (overs.get(lease.user) ?? 0) + (device.over_bytes ?? 0));
         const used = device.memory_used_bytes === null ? null : 0;
         found.set(lease.user, plus(found.get(lease.user), used));
@@ -85,9 +83,8 @@ export class Room {
     }
     return [...found]
       .map(([user, bytes]) => {
-        const share = user ? shares.get(user) : undefined;
         const over = Math.min(bytes ?? 0, overs.get(user) ?? 0);
-        return { user, bytes, within: (bytes ?? 0) - over, over, share: share ?? null };
+        return { user, bytes, within: (bytes ?? 0) - over, over };
       })
       .sort((a, b) => (a.user === "") - (b.user === "") || compare(a.user, b.user));
   }
