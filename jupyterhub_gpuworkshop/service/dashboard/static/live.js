@@ -148,7 +148,9 @@ export function live(view, handlers, query = {}) {
     mark(shown, "shown", words);
     mark(document.body, "is-old", words && state !== "connecting");
     shown.dataset.state = old || oldLook ? `${state} old` : state;
-    if (asOf && last?.at) text(asOf, say("common.as_of", { at: clock(last.at) }));
+    if (asOf && last) {
+      text(asOf, last.at ? say("common.as_of", { at: clock(last.at) }) : say("common.not_read"));
+    }
   }
 
   document.addEventListener("visibilitychange", () => {
