@@ -12,9 +12,10 @@ from pydantic import BaseModel
 
 from jupyterhub_gpuworkshop.core import errors
 from jupyterhub_gpuworkshop.core.caps import framework_variables, lease_variables
+from jupyterhub_gpuworkshop.core.devices import estimated_context_bytes
 from jupyterhub_gpuworkshop.core.enforcement import HardCap, limits_in_force
 from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice
-from jupyterhub_gpuworkshop.core.units import GIB, MIB, format_size
+from jupyterhub_gpuworkshop.core.units import GIB, format_size
 from jupyterhub_gpuworkshop.service.metric_catalogue import (
     BY_ATTENDEE,
     TOTALS,
@@ -38,11 +39,11 @@ EXAMPLE_LEASE = Lease(
             label="0",
             memory_bytes=16 * GIB,
             total_bytes=80 * GIB,
-            context_bytes=512 * MIB,
+            context_bytes=estimated_context_bytes(80 * GIB),
         ),
     ),
 )
-"""A share of 16 GiB of a GPU of 80 GiB, where a CUDA context takes 512 MiB.
+"""A share of 16 GiB of a GPU of 80 GiB, where a CUDA context takes 704 MiB.
 
 The UUID is cut short, for the width of a page.
 """

@@ -106,7 +106,7 @@ def _span(text: str, zone: ZoneInfo) -> Hours:
 
 
 class DoorsSettings(Section):
-    """When attendees may work, where the authenticator is `gpuworkshop-roster`."""
+    """When attendees may work."""
 
     timezone: str | None = Field(
         default=None,
@@ -122,8 +122,8 @@ class DoorsSettings(Section):
         description="When the doors are open: a list of lines such as "
         f"`{_EXAMPLE}`, or `2026-11-30 20:00 to 2026-12-01 02:00`, in any "
         "order. Outside them attendees get no server; before the first of them they "
-        "cannot log in. Organisers come and go as they like. Default: always open. "
-        f"{SOON}",
+        "cannot log in, where the authenticator is `gpuworkshop-roster`. Organisers "
+        f"come and go as they like. Default: always open. {SOON}",
     )
     grace: Annotated[Duration, AfterValidator(lasting(0, 86400))] = Field(
         default=15 * 60.0,

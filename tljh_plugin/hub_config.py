@@ -27,7 +27,7 @@ REFUSAL = (
 """What the attendee reads; which mistake it is, is the organisers' to see."""
 
 _MEND = (
-    "Nobody gets a GPU until this is mended; organisers' servers start without one. "
+    "No attendee's server starts until this is mended; organisers' do, without a GPU. "
     f"Mend it with `sudo tljh-config set {SECTION}.KEY VALUE`, or in {{file}}, and "
     "then: sudo tljh-config reload"
 )

@@ -27,6 +27,7 @@ _EVERYWHERE = ("", "*", "0.0.0.0", "::")  # noqa: S104  compared with, not bound
 
 _READ_AT_START: Any = {
     "gpus": {"source", "simulated_dir"},
+    "history": True,
     "material": {"archives"},
     "monitor": True,
     "service": True,

@@ -86,11 +86,12 @@ class GpuSpawnerMixin(_Base):
     memory_hook = Bool(
         True,
         help="""
-        Give servers the import hook that caps PyTorch and TensorFlow, softly.
+        Give servers the import hook that caps PyTorch, TensorFlow and ONNX Runtime,
+        softly.
 
         The hook's folder goes in front of the server's PYTHONPATH, and Python runs
         its sitecustomize at every start. Only for servers with a lease on devices.
-        False leaves both frameworks without a cap; what counts as activity in a
+        False leaves these frameworks without a cap; what counts as activity in a
         kernel is told to the server all the same. Default: True.
 
         Example::

@@ -139,6 +139,8 @@ def test_the_unit_is_restarted_where_something_changed_and_only_there(
     assert systemctl[-1] == ("restart", "--no-block", "gpuworkshop.service")
     _applied(places, "gpuworkshop: {material: {archives: /srv/others}}")
     assert systemctl[-1] == ("restart", "--no-block", "gpuworkshop.service")
+    _applied(places, "gpuworkshop: {history: {keep_days: 3}}")
+    assert systemctl[-1] == ("restart", "--no-block", "gpuworkshop.service")
 
 
 def test_a_mistake_does_not_restart_a_service_that_could_not_start_again(

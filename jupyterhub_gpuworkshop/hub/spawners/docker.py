@@ -357,10 +357,10 @@ class GpuDockerMixin(GpuSpawnerMixin):
             return await asyncio.wrap_future(fill)
         except APIError as error:
             self.log.error(
-                "%s starts without the import hook, so PyTorch and TensorFlow have no "
-                "cap there, and widgets and opened pages count as activity: the volume "
-                "for it cannot be filled: %s. Put the hook into the image, and set "
-                "c.GpuSpawnerMixin.memory_hook_path.",
+                "%s starts without the import hook, so PyTorch, TensorFlow and ONNX "
+                "Runtime have no cap there, and widgets and opened pages count as "
+                "activity: the volume for it cannot be filled: %s. Put the hook into "
+                "the image, and set c.GpuSpawnerMixin.memory_hook_path.",
                 self._log_name,
                 error,
             )

@@ -143,7 +143,7 @@ class LiveHandler(ApiHandler, WebSocketHandler):
             self._feed.begin(seat)
         else:
             self._patience = asyncio.get_running_loop().call_later(
-                _PROOF_SECONDS, self.end, MAY_NOT, "Nothing was said."
+                _PROOF_SECONDS, self.end, TRY_LATER, "Nothing was said."
             )
 
     def on_message(self, message: str | bytes) -> None:

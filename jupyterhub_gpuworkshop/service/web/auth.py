@@ -97,7 +97,7 @@ def said_by(error: HTTPError) -> str:
 
     tornado keeps it as a format, with each per cent sign doubled.
     """
-    return (error.log_message or "") % (error.args or ())
+    return (error.log_message or "") % error.args
 
 
 class OpenHandler(RequestHandler):

@@ -20,7 +20,7 @@ _TELLS_NOTHING = (
     "$ docker compose exec gpu-service gpuworkshop doctor",
 )
 _WHERE_NAMED = (
-    "Who it is stands on the service's page, under What is not known just now (or set "
+    "Who it is stands on the service's page, in lines marked Not known (or set "
     "JUPYTERHUB_API_TOKEN to an organiser's token for this command)."
 )
 

@@ -92,6 +92,15 @@ def browser(fed):
     return fed[1]
 
 
+# What is said of the connection, one after the other, in `told`.
+LISTEN = """
+window.told = [];
+const said = document.getElementById("connection");
+const listener = new MutationObserver(() => told.push(said.textContent));
+listener.observe(said, {childList: true});
+"""
+
+
 async def is_fed(page):
     """Wait until the page has got what a new viewer gets."""
     await expect(page.locator("#as-of")).to_contain_text("As of")
@@ -390,12 +399,7 @@ async def test_a_lost_connection_says_so_and_heals(site, browser):
     await expect(names(page)).to_have_count(3)
     await expect(shown).to_be_hidden()
     site.first = messages(devices=DEVICES, room=whole(LEASES[:1], KERNELS[:1]))
-    await page.evaluate(
-        "window.told = [];"
-        "new MutationObserver(() => told.push("
-        "document.getElementById('connection').textContent"
-        ")).observe(document.getElementById('connection'), {childList: true})"
-    )
+    await page.evaluate(LISTEN)
     site.hang_up()
     await expect(names(page)).to_have_count(1)
     await expect(shown).to_be_hidden()
@@ -451,12 +455,7 @@ async def test_what_was_old_before_the_line_was_lost_is_not_said_of_now(site, br
     site.tell({**site.first[2], "at": time.time() - 300})
     await expect(shown).to_contain_text("could not be read since")
     site.first = [x for x in site.first if x["type"] != "tick"]
-    await page.evaluate(
-        "window.told = [];"
-        "new MutationObserver(() => told.push("
-        "document.getElementById('connection').textContent"
-        ")).observe(document.getElementById('connection'), {childList: true})"
-    )
+    await page.evaluate(LISTEN)
     site.hang_up()
     await comes_true(page, "told.length > 1")
     assert await page.evaluate("told") == ["Connection lost, trying again ...", ""]

@@ -97,7 +97,8 @@ export function ask({ title, lines = [], yes, danger = false, fields = [] }) {
     });
     // A key that is still held from what opened it answers nothing.
     form.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && event.repeat) event.preventDefault();
+      const isText = event.target instanceof HTMLTextAreaElement;
+      if (event.key === "Enter" && event.repeat && !isText) event.preventDefault();
     });
     // Whoever marks text may let go of the button outside.
     let wasPressedOutside = false;
