@@ -53,7 +53,8 @@ test: $(DEV)
 	@exec $(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 # What a browser draws from a feed is the same on any hub.
-DRAWN := test_accessibility test_attendee_page test_organiser_page test_driver_gone
+DRAWN := test_accessibility test_attendee_page test_driver_gone test_organiser_page \
+  test_organiser_truth test_wall
 
 test-hub5: $(HUB5)/.installed
 	@exec $(HUB5)/bin/python -m pytest tests/hub tests/service tests/integration \

@@ -11,9 +11,10 @@ from tests.engines.chromium import chromium_beside
 from tests.service.test_work_page import Site as WorkSite
 
 from .fed_site import fed_site, look, signed_in
+from .organiser_room import without_plots
 from .rooms import GIB, device, event, holder, kernel, lease, messages, whole
 from .test_attendee_page import PLOT, mine
-from .test_organiser_page import wall, without_plots
+from .test_wall import wall
 
 AXE = Axe()
 

@@ -1,118 +1,30 @@
-"""The organiser's page and the wall in a real browser, fed by a test."""
+"""The organiser's page in a real browser: who holds what, and what is done."""
 
 import datetime
 import time
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import expect
 
-from tests.engines.chromium import chromium_beside
-
-from .fed_site import comes_true, fed_site, look, signed_in, until
-from .rooms import (
-    GIB,
-    crowd,
-    device,
-    event,
-    holder,
-    kernel,
-    lease,
-    messages,
-    whole,
+from .fed_site import look, until
+from .organiser_room import (
+    DEVICES,
+    HOLDERS,
+    KERNELS,
+    LEASES,
+    browser,
+    fed,
+    names,
+    row,
+    site,
 )
+from .rooms import crowd, device, event, holder, kernel, lease, messages, whole
 
-# Plots have tests of their own, and each is drawn by a process that takes a while.
-NO_PLOTS = """
-export const plots = Object.assign(() => {}, {
-  tick() {},
-  picker: () => document.createElement("span"),
-});
-"""
+__all__ = ["browser", "fed", "site"]
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
 MARKUP = "<img src=x onerror=window.owned=1>.ipynb"
-DEVICES = [device(0), device(1)]
-LEASES = [
-    lease("ada", used_gib=19.5),
-    lease("bob", used_gib=2.0, memory_limit="none", memory_limits=[]),
-    lease("cem", 1, used_gib=6.0, short_bytes=GIB),
-]
-KERNELS = [
-    kernel("ada", used_gib=19.5, state="busy"),
-    kernel("bob", used_gib=2.0, idle_seconds=1500, notebook="b.ipynb"),
-    kernel("cem", 1, used_gib=6.0, idle_seconds=300, pinned=True, pinned_until=None),
-    kernel("cem", 2, used_gib=0, parked_bytes=3 * GIB, notebook="paused.ipynb"),
-]
-HOLDERS = [
-    holder("ada", 11, used_gib=19.5, kernel_id="kernel-ada-0"),
-    holder("bob", 12, used_gib=2.0, kernel_id="kernel-bob-0"),
-    holder("cem", 13, number=1, used_gib=6.0, kernel_id="kernel-cem-1"),
-    holder("cem", 14, number=1, used_gib=1.0, kind="terminal", command="python x.py"),
-]
-EVENTS = [
-    event(
-        3,
-        "kernel_reclaimed",
-        user="bob",
-        reason="It was idle for 24 min.",
-        details={"notebook": "a/b.ipynb"},
-    ),
-    event(2, "lease_refused", user="dan", reason="No GPU has so much left."),
-    event(1, "device_drained", user="", reason="olga asked for it."),
-]
-
-
-async def without_plots(route):
-    await route.fulfill(content_type="text/javascript", body=NO_PLOTS)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def fed():
-    """Return a site and a browser in which an organiser is logged in."""
-    async with fed_site() as (site, _), chromium_beside() as browser:
-        context = await signed_in(browser, "organiser")
-        await context.route("**/plot.js", without_plots)
-        yield site, context
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def site(fed):
-    made, context = fed
-    made.forget()
-    made.first = messages(devices=DEVICES, room=whole(LEASES, KERNELS, HOLDERS, EVENTS))
-    yield made
-    for page in context.pages:
-        await page.close()
-
-
-@pytest.fixture
-def browser(fed):
-    return fed[1]
-
-
-# What is said of the connection, one after the other, in `told`.
-LISTEN = """
-window.told = [];
-const said = document.getElementById("connection");
-const listener = new MutationObserver(() => told.push(said.textContent));
-listener.observe(said, {childList: true});
-"""
-
-
-async def is_fed(page):
-    """Wait until the page has got what a new viewer gets."""
-    await expect(page.locator("#as-of")).to_contain_text("As of")
-
-
-def names(page):
-    """Return the first cells of the table's groups, as they stand."""
-    return page.locator("#people tr.lease th")
-
-
-def row(page, text):
-    return page.locator("#people tr", has_text=text)
 
 
 async def confirm(page, button, *, saying=()):
@@ -393,162 +305,6 @@ async def test_names_with_markup_are_names(site, browser):
     assert await watched.all_well() == []
 
 
-async def test_a_lost_connection_says_so_and_heals(site, browser):
-    page = (await look(browser, site)).page
-    shown = page.locator("#connection")
-    await expect(names(page)).to_have_count(3)
-    await expect(shown).to_be_hidden()
-    site.first = messages(devices=DEVICES, room=whole(LEASES[:1], KERNELS[:1]))
-    await page.evaluate(LISTEN)
-    site.hang_up()
-    await expect(names(page)).to_have_count(1)
-    await expect(shown).to_be_hidden()
-    assert await page.evaluate("told") == ["Connection lost, trying again ...", ""]
-
-
-async def test_a_line_that_is_dead_without_a_word_is_made_anew(site, browser):
-    async def sooner(route):
-        script = await (await route.fetch()).text()
-        assert "SILENCE_SECONDS = 10;" in script
-        body = script.replace("SILENCE_SECONDS = 10;", "SILENCE_SECONDS = 1;")
-        await route.fulfill(content_type="text/javascript", body=body)
-
-    await browser.route("**/live.js", sooner)
-    site.beat.stop()
-    try:
-        page = (await look(browser, site)).page
-        await expect(names(page)).to_have_count(3)
-        (first,) = site.viewers
-        site.first = messages(devices=DEVICES, room=whole(LEASES[:1], KERNELS[:1]))
-        await expect(names(page)).to_have_count(1)
-        await until(lambda: first not in site.viewers)
-    finally:
-        site.beat.start()
-        await browser.unroute("**/live.js")
-
-
-async def test_who_is_logged_out_is_led_to_the_login(site, browser):
-    page = (await look(browser, site)).page
-    await expect(names(page)).to_have_count(3)
-    site.hang_up(4401)
-    link = page.locator("#connection a")
-    await expect(link).to_have_text("Log in again")
-    assert await link.get_attribute("href") == page.url
-    assert site.viewers == []
-
-
-async def test_an_old_picture_says_since_when(site, browser):
-    page = (await look(browser, site)).page
-    await expect(page.locator("#as-of")).to_contain_text("As of")
-    tick = {**site.first[2], "at": time.time() - 300, "devices": [[None] * 4] * 2}
-    site.tell(tick)
-    await expect(page.locator("#connection")).to_contain_text("could not be read since")
-    await expect(page.locator("#devices > li").first).to_contain_text("unknown")
-    site.tell(site.first[2])
-    await expect(page.locator("#connection")).to_be_hidden()
-
-
-async def test_what_was_old_before_the_line_was_lost_is_not_said_of_now(site, browser):
-    page = (await look(browser, site)).page
-    await is_fed(page)
-    shown = page.locator("#connection")
-    site.tell({**site.first[2], "at": time.time() - 300})
-    await expect(shown).to_contain_text("could not be read since")
-    site.first = [x for x in site.first if x["type"] != "tick"]
-    await page.evaluate(LISTEN)
-    site.hang_up()
-    await comes_true(page, "told.length > 1")
-    assert await page.evaluate("told") == ["Connection lost, trying again ...", ""]
-
-
-async def test_gpus_that_were_never_read_were_not_read_in_1970(site, browser):
-    page = (await look(browser, site)).page
-    await is_fed(page)
-    # The service has begun anew, and its driver does not answer.
-    tick = {**site.first[2], "at": 0.0, "looked_at": 0.0, "devices": [[None] * 4] * 2}
-    site.tell(tick)
-    await expect(page.locator("#devices > li").first).to_contain_text("unknown")
-    await expect(page.locator("#connection")).to_be_hidden()
-    as_of = page.locator("#as-of")
-    await expect(as_of).to_have_text("The GPUs have not been read yet.")
-    site.tell(site.first[2])
-    await expect(as_of).to_contain_text("As of")
-
-
-async def test_a_gpu_that_tells_no_load_is_in_no_mean(site, browser):
-    page = (await look(browser, site)).page
-    await is_fed(page)
-    reading = [20 * GIB, None, None, None]
-    site.tell({**site.first[2], "devices": [reading, [20 * GIB, 0.5, None, None]]})
-    await expect(page.locator("#room-total")).to_contain_text("50\u00a0%")
-    site.tell({**site.first[2], "devices": [reading, reading]})
-    await expect(page.locator("#room-total")).to_contain_text("unknown")
-
-
-async def test_a_reading_stays_with_its_device_when_the_list_changes(site, browser):
-    page = (await look(browser, site)).page
-    memory = page.locator("#devices > li .memory dd")
-    await expect(memory.first).to_have_text("40.0 of 80.0\u00a0GiB")
-    site.tell({**site.first[1], "version": 2, "devices": DEVICES[::-1]})
-    await expect(page.locator("#devices > li h3").first).to_contain_text("1")
-    await expect(memory).to_have_text(["unknown", "unknown"])
-    legend = page.locator("#devices > li").first.locator(".legend li").first
-    await expect(legend).to_have_text("cemunknown")
-    # What it reads is the same as before: what it means is not.
-    site.tell({**site.first[2], "version": 2})
-    await expect(legend).to_have_text("cem7.0\u00a0GiB")
-
-
-async def test_a_tick_and_a_list_in_one_frame_are_both_drawn(site, browser):
-    watched = await look(browser, site)
-    page = watched.page
-    await is_fed(page)
-    await page.evaluate(
-        "window.frames_left = []; window.heard = [];"
-        "window.requestAnimationFrame = (draw) => frames_left.push(draw);"
-        "const parse = JSON.parse;"
-        "JSON.parse = (text) => {"
-        "const said = parse(text); heard.push(said?.type); return said}"
-    )
-    changed = {**site.first[1], "version": 2, "devices": DEVICES[::-1]}
-    site.tell(site.first[2], changed)
-    await comes_true(page, "heard.includes('devices')")
-    await page.evaluate("frames_left.splice(0).forEach((draw) => draw())")
-    await expect(page.locator("#devices > li h3").first).to_contain_text("1")
-    assert await watched.all_well() == []
-
-
-async def test_what_is_not_told_of_a_process_is_unknown_on_the_card(site, browser):
-    page = (await look(browser, site)).page
-    await is_fed(page)
-    silent = {**HOLDERS[1], "memory_bytes": None}
-    # Of cem's device the driver lists no processes at all.
-    cems = {**LEASES[2]["devices"][0], "memory_used_bytes": None, "over_bytes": None}
-    leases = [*LEASES[:2], {**LEASES[2], "devices": [cems]}]
-    site.tell(whole(leases, KERNELS, [HOLDERS[0], silent], EVENTS, version=2))
-    legend = page.locator("#devices .legend li")
-    await expect(legend.filter(has_text="bob")).to_have_text("bobunknown")
-    await expect(legend.filter(has_text="cem")).to_have_text("cemunknown")
-
-
-async def test_a_card_says_above_the_share_where_the_service_does(site, browser):
-    # A little above it is tolerated, and another share's room helps nobody.
-    (part,) = LEASES[0]["devices"]
-    tolerated = {**LEASES[0], "devices": [{**part, "over_bytes": 0}]}
-    above = lease("bob", used_gib=17.0)
-    second = lease("bob", used_gib=1.0, id="lease-bob-second", server="second")
-    holders = [HOLDERS[0], holder("bob", 12, used_gib=18.0)]
-    site.first = messages(
-        devices=DEVICES, room=whole([tolerated, above, second], holders=holders)
-    )
-    page = (await look(browser, site)).page
-    legend = page.locator("#devices > li").first.locator(".legend li")
-    await expect(legend.filter(has_text="ada")).to_have_text("ada19.5\u00a0GiB")
-    await expect(legend.filter(has_text="bob")).to_have_text(
-        "bob18.0\u00a0GiB1.0\u00a0GiB above the share"
-    )
-
-
 async def test_each_server_that_waits_has_its_line(site, browser):
     one = {"user": "dan", "server": "", "share": "1/5", "at": time.time()}
     waiting = [one, {**one, "server": "second"}]
@@ -673,21 +429,6 @@ async def test_rows_and_focus_stay_while_a_room_of_500_changes(site, browser):
     assert await watched.all_well() == []
 
 
-async def test_a_hidden_tab_listens_to_nothing(site, browser):
-    page = (await look(browser, site)).page
-    await until(lambda: len(site.viewers) == 1)
-    hide = (
-        "hidden => {Object.defineProperty(document, 'hidden',"
-        "{value: hidden, configurable: true});"
-        "document.dispatchEvent(new Event('visibilitychange'))}"
-    )
-    await page.evaluate(hide, True)
-    await until(lambda: site.viewers == [])
-    await page.evaluate(hide, False)
-    await until(lambda: len(site.viewers) == 1)
-    await expect(page.locator("#connection")).to_be_hidden()
-
-
 async def test_the_page_fits_a_phone_and_each_cell_names_itself(site, browser):
     page = (await look(browser, site, width=390, height=844)).page
     await expect(names(page)).to_have_count(3)
@@ -697,80 +438,3 @@ async def test_the_page_fits_a_phone_and_each_cell_names_itself(site, browser):
     await expect(page.locator("#people-head")).to_be_hidden()
     await page.get_by_label("Sort by").select_option("Memory")
     await expect(names(page)).to_have_text(["ada", "cem", "bob"])
-
-
-def wall(*, name=""):
-    return {
-        "type": "wall",
-        "devices": {"GPU-0": [{"bytes": 40 * GIB, "over": True, "user": name}]},
-        "leases": 12,
-        "waiting": 3,
-        "freed_bytes_today": 131 * GIB,
-        "events": [{"at": 1.0, "kind": "kernel_reclaimed", "bytes": 3 * GIB}],
-    }
-
-
-@pytest.mark.parametrize(
-    ("count", "path", "size"),
-    [
-        *((x, "wall", (1920, 1080)) for x in (1, 8, 16, 64)),
-        *((x, "wall?names=yes", (1920, 1080)) for x in (2, 8, 16, 32)),
-        *((x, "wall?names=yes", (1366, 768)) for x in (4, 16)),
-    ],
-)
-async def test_the_wall_fills_a_projector_and_never_scrolls(
-    site, browser, count, path, size
-):
-    devices = [device(x) for x in range(count)]
-    shown = wall()
-    of_eight = [{"bytes": 4 * GIB, "over": False, "user": f"ada-{x}"} for x in range(8)]
-    shown["devices"].update({x["uuid"]: of_eight for x in devices[1:]})
-    site.first = [*messages(devices=devices, view="wall"), shown]
-    width, height = size
-    watched = await look(browser, site, path=path, width=width, height=height)
-    page = watched.page
-    await expect(page.locator("#devices > li")).to_have_count(count)
-    await expect(page.locator("#events")).to_contain_text("Memory taken back (3.0 GiB)")
-    assert await page.evaluate(
-        "[document.documentElement.scrollWidth <= innerWidth,"
-        "document.documentElement.scrollHeight <= innerHeight]"
-    ) == [True, True]
-    await expect(page.locator("#total-waiting")).to_have_text("3")
-    assert await watched.all_well() == []
-
-
-async def test_the_wall_says_no_names_until_the_organiser_asks(site, browser):
-    site.first = [*messages(devices=DEVICES, view="wall"), wall()]
-    page = (await look(browser, site, path="wall")).page
-    part = page.locator("#devices .part.over")
-    await expect(part).to_have_text("")
-    site.first = [*messages(devices=DEVICES, view="wall"), wall(name="ada")]
-    await page.get_by_role("link", name="Show names").click()
-    await comes_true(page, "location.search === '?names=yes'")
-    await expect(part).to_have_text("ada")
-    legend = page.locator("#devices .legend").first.locator("li")
-    await expect(legend).to_have_text(["ada40.0\u00a0GiB"])
-    await expect(page.get_by_role("link", name="Hide names")).to_be_visible()
-
-
-async def test_the_wall_counts_no_gpu_that_tells_no_load(site, browser):
-    site.first = [*messages(devices=DEVICES, view="wall"), wall()]
-    page = (await look(browser, site, path="wall")).page
-    busy = page.locator("#total-busy")
-    await expect(busy).to_have_text("47\u00a0%")
-    reading = [20 * GIB, None, None, None]
-    site.tell({**site.first[2], "devices": [reading, [20 * GIB, 0.5, None, None]]})
-    await expect(busy).to_have_text("50\u00a0%")
-    site.tell({**site.first[2], "devices": [reading, reading]})
-    await expect(busy).to_have_text("unknown")
-
-
-async def test_on_the_wall_a_reading_stays_with_its_device_too(site, browser):
-    site.first = [*messages(devices=DEVICES, view="wall"), wall()]
-    page = (await look(browser, site, path="wall")).page
-    used = page.locator("#devices > li .used")
-    await expect(used.first).to_have_text("40.0 of 80.0\u00a0GiB")
-    site.tell({**site.first[1], "version": 2, "devices": DEVICES[::-1]})
-    await expect(used).to_have_text(["unknown", "unknown"])
-    site.tell({**site.first[2], "version": 2})
-    await expect(used.first).to_have_text("40.0 of 80.0\u00a0GiB")
