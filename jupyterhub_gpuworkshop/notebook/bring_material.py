@@ -52,6 +52,10 @@ _PIECE = 1 << 20
 _MOST_VERSIONS, _MOST_BESIDE, _MOST_DEEP, _MOST_TOLD = 50, 99, 64, 20
 _LARGEST_STATE = 32 << 20
 _WAIT_SECONDS = 10.0
+_NOT_MOUNTED = (
+    "Not here. A container that ran before the first material was installed "
+    "has it from its next start on"
+)
 
 
 class Blocked(Exception):
@@ -314,8 +318,11 @@ class Bringing:
 
     def _installed(self) -> list[dict[str, Any]]:
         path = os.path.join(self.folder, "installed.json")
-        with open(path, encoding="utf-8") as file:
-            parts: list[dict[str, Any]] = json.load(file)["parts"]
+        try:
+            with open(path, encoding="utf-8") as file:
+                parts: list[dict[str, Any]] = json.load(file)["parts"]
+        except FileNotFoundError as error:
+            raise OSError(error.errno, _NOT_MOUNTED, path) from None
         return parts
 
     def _bring_parts(self, parts: list[dict[str, Any]]) -> None:

@@ -262,6 +262,14 @@ def test_a_link_to_data_follows_the_folder_when_that_is_moved(host: Host):
     assert (host.home / "data").readlink() == host.folder / "data"
 
 
+def test_where_there_is_no_material_it_says_when_there_will_be(host: Host):
+    result = host.bring()
+    [(path, why)] = result["paths"]["failed"]
+    assert path == str(host.folder / "installed.json")
+    assert "has it from its next start on" in why
+    assert host.files() == {}
+
+
 def _as_link(home: Path, elsewhere: Path) -> None:
     elsewhere.mkdir()
     (home / "intro").symlink_to(elsewhere)
