@@ -260,8 +260,8 @@ c.SystemdSpawner.unit_extra_properties = {"KillMode": "process"}
     hub.spawn("ada")
     assert len(hub.servers_alive()) == 2
     hub.stop_server("ada")
-    assert "Quarantined the lease of ada" in hub.log
     wait_for(lambda: not hub.leases(), why="the share is lost for good")
+    assert "Quarantined the lease of ada" in hub.log
     assert not hub.servers_alive()
 
 
