@@ -3,7 +3,7 @@
 Owns the shapes that sampling produces and that api, page, history and reclaim read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -169,6 +169,16 @@ class KernelState(str, Enum):
     UNKNOWN = "unknown"
 
 
+def memory_held_by(holders: Iterable[Holder]) -> int | None:
+    """Return what they hold together, in bytes; None where it is unknown of one."""
+    total = 0
+    for holder in holders:
+        if holder.memory_bytes is None:
+            return None
+        total += holder.memory_bytes
+    return total
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelView:
     """One kernel, as organiser and owner see it.
@@ -182,7 +192,7 @@ class KernelView:
         process: its main process; None while it is not known.
         state: what its server says.
         connections: open websockets; None while unknown.
-        memory_bytes: GPU memory that its process tree holds now.
+        memory_bytes: GPU memory that its process tree holds now; None where unknown.
         peak_memory_bytes: the most it ever held.
         idle_seconds: how long *all* signals have said idle; None when they do not.
         verdict: why it is, or is not, about to be reclaimed.
@@ -211,7 +221,7 @@ class KernelView:
     process: ProcessId | None = None
     state: KernelState = KernelState.UNKNOWN
     connections: int | None = None
-    memory_bytes: int = 0
+    memory_bytes: int | None = None
     peak_memory_bytes: int = 0
     idle_seconds: float | None = None
     verdict: str = ""
@@ -233,7 +243,9 @@ class LeaseUse:
 
     Attributes:
         lease_id: the lease.
-        memory_bytes: by device UUID.
+        memory_bytes: by device UUID, as far as it is seen.
+        unknown: devices on which it may use more than that: their processes are not
+            listed, or what one of its own holds there is not told.
         peak_memory_bytes: the most that it ever used, over all its devices.
         over_bytes: what it uses above its share, by device UUID; only devices on
             which it does.
@@ -246,6 +258,7 @@ class LeaseUse:
 
     lease_id: str
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
+    unknown: frozenset[str] = frozenset()
     peak_memory_bytes: int = 0
     over_bytes: Mapping[str, int] = field(default_factory=dict)
     over_since: float | None = None
@@ -261,6 +274,7 @@ class Snapshot:
         taken_at: wall-clock seconds since the epoch.
         inventory: what exists.
         samples: the reading of each device; empty while devices cannot be read.
+        listed: the devices of which every holder is known.
         holders: every process that holds memory.
         leases: as the hub last reported them.
         uses: one for each lease.
@@ -278,6 +292,7 @@ class Snapshot:
     taken_at: float = 0.0
     inventory: Inventory = field(default_factory=Inventory)
     samples: tuple[DeviceSample, ...] = ()
+    listed: frozenset[str] = frozenset()
     holders: tuple[Holder, ...] = ()
     leases: tuple[Lease, ...] = ()
     uses: tuple[LeaseUse, ...] = ()

@@ -16,7 +16,7 @@ from dataclasses import replace
 from jupyterhub_gpuworkshop.core.attribution import Owner
 from jupyterhub_gpuworkshop.core.errors import CallHangs, ServerError
 from jupyterhub_gpuworkshop.core.rules import Action
-from jupyterhub_gpuworkshop.core.snapshot import ProcessId
+from jupyterhub_gpuworkshop.core.snapshot import ProcessId, memory_held_by
 from jupyterhub_gpuworkshop.core.wire import EventKind
 
 from .host import Host
@@ -276,19 +276,16 @@ class Actor:
         held_bytes = None
         for _ in range(_ROUNDS_TO_SEE_IT):
             await self._monitor.tick()
-            if devices <= self._monitor.listed:
+            if devices <= self._monitor.snapshot.listed:
                 held_bytes = self._held_by(old)
             if held_bytes == 0:
                 break
             await self._monitor.newer_than(self._monitor.rounds)
         return held_bytes
 
-    def _held_by(self, processes: set[ProcessId]) -> int:
-        return sum(
-            holder.memory_bytes or 0
-            for holder in self._monitor.snapshot.holders
-            if holder.process in processes
-        )
+    def _held_by(self, processes: set[ProcessId]) -> int | None:
+        holders = self._monitor.snapshot.holders
+        return memory_held_by(x for x in holders if x.process in processes)
 
     async def _give_up(self, taking: Taking, why: str) -> None:
         pause_seconds = self._failed(taking.owner)

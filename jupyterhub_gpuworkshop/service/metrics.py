@@ -25,6 +25,7 @@ from jupyterhub_gpuworkshop.core.snapshot import (
     KernelState,
     LeaseUse,
     Snapshot,
+    memory_held_by,
 )
 from jupyterhub_gpuworkshop.core.wire import Report
 
@@ -39,7 +40,6 @@ class Facts:
     Attributes:
         snapshot: the current one.
         rounds: how many there were.
-        listed: the devices of which the snapshot names every holder.
         report: what the hub had said at its instant; without an id where it had not.
         hub_problem: why that may be out of date; else empty.
         asked: how many servers were asked for their kernels.
@@ -51,7 +51,6 @@ class Facts:
 
     snapshot: Snapshot
     rounds: int
-    listed: frozenset[str]
     report: Report
     hub_problem: str
     asked: int
@@ -199,7 +198,7 @@ def _device(facts: Facts, device: Device, here: _Here) -> Iterator[_Sample]:
     """Return what is known of one device."""
     uuid, sample = device.uuid, here.sample
     labels = (uuid, device.label, device.name)
-    is_listed = uuid in facts.listed
+    is_listed = uuid in facts.snapshot.listed
     yield "device_up", labels, sample is not None
     yield "device_lost", labels, device.lost
     yield "device_drained", labels, uuid in facts.snapshot.drained
@@ -224,32 +223,25 @@ def _device(facts: Facts, device: Device, here: _Here) -> Iterator[_Sample]:
 
 
 def _holders(holders: Iterable[Holder], labels: _Labels) -> Iterator[_Sample]:
-    held: dict[HolderKind, list[int | None]] = {kind: [] for kind in HolderKind}
+    by_kind: dict[HolderKind, list[Holder]] = {kind: [] for kind in HolderKind}
     for holder in holders:
-        held[holder.kind].append(holder.memory_bytes)
-    for kind, all_bytes in held.items():
-        known = [x for x in all_bytes if x is not None]
-        is_known = len(known) == len(all_bytes)
+        by_kind[holder.kind].append(holder)
+    for kind, found in by_kind.items():
         with_kind = (*labels, kind.value)
-        yield "holders", with_kind, len(all_bytes)
-        yield "holders_memory_bytes", with_kind, sum(known) if is_known else None
+        yield "holders", with_kind, len(found)
+        yield "holders_memory_bytes", with_kind, memory_held_by(found)
 
 
 def _by_attendee(facts: Facts) -> Iterator[_Sample]:
     """Return what is known of each server; the leases of one server are added up."""
     snapshot = facts.snapshot
     uses = {use.lease_id: use for use in snapshot.uses}
-    silent = {
-        (x.lease_id, x.device) for x in snapshot.holders if x.memory_bytes is None
-    }
     sums: dict[tuple[str, _Labels], int | None] = {}
     for lease in snapshot.leases:
         use = uses.get(lease.id)
         for device in lease.devices:
             labels: _Labels = (lease.user, lease.server, device.uuid, device.label)
-            on = (lease.id, device.uuid)
-            is_told = device.uuid in facts.listed and on not in silent
-            for name, value in _of_use(device, use, is_told).items():
+            for name, value in _of_use(device, use).items():
                 key = (f"attendee_memory_{name}_bytes", labels)
                 sums[key] = _sum(sums.get(key, 0), value)
     for (name, labels), summed in sums.items():
@@ -262,11 +254,10 @@ def _by_attendee(facts: Facts) -> Iterator[_Sample]:
                 yield "attendee_kernels", (user, server, state.value), count
 
 
-def _of_use(
-    device: LeasedDevice, use: LeaseUse | None, is_told: bool
-) -> Mapping[str, int | None]:
+def _of_use(device: LeasedDevice, use: LeaseUse | None) -> Mapping[str, int | None]:
     known: dict[str, int | None] = {"share": device.memory_bytes}
     if use is not None:
+        is_told = device.uuid not in use.unknown
         for name, by_device in (
             ("used", use.memory_bytes),
             ("over", use.over_bytes),

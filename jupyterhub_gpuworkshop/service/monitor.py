@@ -81,7 +81,6 @@ class Monitor:
         pins: those in force.
         answers: what the servers said last.
         rounds: how many snapshots there were.
-        listed: the devices of which the snapshot names every holder.
         asked: how many servers were asked for their kernels.
         unanswered: how many of them did not answer as they should.
         report: what the hub had said at the snapshot's instant.
@@ -115,7 +114,6 @@ class Monitor:
         self.watching = Watching(rules, history, self.notices, self.pins, wall=wall)
         self.server_verdicts: Callable[[], Mapping[str, str]] = dict
         self.rounds = 0
-        self.listed: frozenset[str] = frozenset()
         self.asked = self.unanswered = 0
         self.report = Report(hub_id="", sent_at=0.0)
         self._gpus = gpus
@@ -253,17 +251,19 @@ class Monitor:
         attribution = self._attribute(reading)
         report, leases = reading.report, reading.report.leases
         known = reading.processes is not None
+        listed = self._listed(reading)
         self.overs = observe_leases(
             self.overs,
             leases,
             attribution.holders,
             # Without a list of holders nobody is said to exceed anything.
-            self._listed(reading),
+            listed,
             reading.at,
         )
         uses = use_leases(
             leases,
             attribution.holders,
+            listed,
             {x.id: self._history.peak_bytes(x.id) for x in leases},
             reading.samples if known else (),
             self.overs,
@@ -297,12 +297,12 @@ class Monitor:
             )
         for peak in peaks_of(leases, uses, self.kernels, reading.taken_at):
             self._history.raise_peak(peak)
-        self.listed = self._listed(reading)
         self.notices.expire()
         self.snapshot = Snapshot(
             taken_at=reading.taken_at,
             inventory=self._gpus.inventory or Inventory(),
             samples=reading.samples,
+            listed=listed,
             holders=attribution.holders,
             leases=leases,
             uses=uses,

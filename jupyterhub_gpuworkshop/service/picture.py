@@ -25,6 +25,7 @@ from jupyterhub_gpuworkshop.core.snapshot import (
     KernelState,
     KernelView,
     LeaseUse,
+    memory_held_by,
 )
 from jupyterhub_gpuworkshop.core.wire import DeviceUse
 
@@ -87,7 +88,7 @@ def read_kernel(
     uuids = {holder.device for holder in holders} | set(lease.uuids if lease else ())
     its_samples = [samples.get(uuid) for uuid in uuids]
     # Without a full list of holders it may hold what nobody has seen.
-    complete = bool(samples) and all(
+    complete = all(
         sample is not None and sample.processes is not None for sample in its_samples
     )
     # Which devices it sees is the attendee's to change: it may also compute on one
@@ -97,7 +98,7 @@ def read_kernel(
         for uuid, sample in samples.items()
         if sample.processes is None and uuid not in uuids
     ]
-    is_told = complete and not any(x != 0 for x in elsewhere)
+    is_told = bool(samples) and complete and not any(x != 0 for x in elsewhere)
     return KernelReading(
         at=at,
         state=info.state,
@@ -109,7 +110,7 @@ def read_kernel(
             else None
         ),
         cpu_seconds=tree.cpu_seconds if tree.main is not None else None,
-        memory_bytes=_sum(h.memory_bytes for h in holders) if complete else None,
+        memory_bytes=memory_held_by(holders) if complete else None,
         process=tree.main,
         members=tree.members,
     )
@@ -134,7 +135,7 @@ def view_kernel(
         process=reading.process if reading else None,
         state=info.state,
         connections=info.connections,
-        memory_bytes=(reading.memory_bytes or 0) if reading else 0,
+        memory_bytes=reading.memory_bytes if reading else None,
         peak_memory_bytes=peak_bytes,
         idle_seconds=watch.idle_seconds,
         verdict=verdict,
@@ -186,6 +187,7 @@ def observe_leases(
 def use_leases(
     leases: Iterable[Lease],
     holders: Iterable[Holder],
+    listed: frozenset[str],
     peaks: Mapping[str, int],
     samples: Iterable[DeviceSample] = (),
     overs: Mapping[str, OverWatch] | None = None,
@@ -197,6 +199,7 @@ def use_leases(
     Args:
         leases: all of them.
         holders: all of them.
+        listed: devices of which every holder is known.
         peaks: the most that each lease used before, by lease id.
         samples: one reading of each device that can be read.
         overs: how each lease stands to its share, by lease id.
@@ -205,11 +208,14 @@ def use_leases(
     """
     leases = tuple(leases)
     used: dict[str, dict[str, int]] = {lease.id: {} for lease in leases}
+    unknown = {lease.id: {*lease.uuids} - listed for lease in leases}
     for holder in holders:
         by_device = used.get(holder.lease_id)
         if by_device is not None:
             before = by_device.get(holder.device, 0)
             by_device[holder.device] = before + (holder.memory_bytes or 0)
+            if holder.memory_bytes is None:
+                unknown[holder.lease_id].add(holder.device)
     short = short_of(leases, used, {x.uuid: x.memory_free_bytes for x in samples})
     away: dict[str, dict[str, int]] = {}
     for kernel in parked:
@@ -223,6 +229,7 @@ def use_leases(
             LeaseUse(
                 lease_id=lease_id,
                 memory_bytes=by_device,
+                unknown=frozenset(unknown[lease_id]),
                 peak_memory_bytes=max(peaks.get(lease_id, 0), sum(by_device.values())),
                 over_bytes=over.over_bytes,
                 over_since=None if over.since is None else over.since + epoch_seconds,
@@ -349,13 +356,3 @@ def _most(values: Iterable[float | None]) -> float | None:
         else:
             known = max(value, known)
     return known if is_known or known else None
-
-
-def _sum(values: Iterable[int | None]) -> int | None:
-    """Return the sum; None where one is unknown."""
-    total = 0
-    for value in values:
-        if value is None:
-            return None
-        total += value
-    return total

@@ -180,7 +180,7 @@ def _announcement(watched: Watched, in_seconds: float, pin_seconds: float) -> st
     offered = min(_OFFERED_SECONDS, pin_seconds)
     return (
         f"{name} has not been used for a while and holds "
-        f"{format_size(watched.view.memory_bytes)} of GPU memory. In "
+        f"{format_size(watched.view.memory_bytes or 0)} of GPU memory. In "
         f"{format_duration(in_seconds)} {_WILL[action]}. To keep it, run a cell"
         + (
             f', or choose "Keep for {format_duration(offered)}" on the page GPUs.'

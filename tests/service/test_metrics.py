@@ -104,6 +104,7 @@ SNAPSHOT = Snapshot(
             temperature_celsius=61.0,
         ),
     ),
+    listed=frozenset({"GPU-0"}),
     holders=(
         holder(1, HolderKind.KERNEL, 4 * GIB, NASTY),
         holder(2, HolderKind.KERNEL, 1 * GIB, "bob"),
@@ -118,6 +119,7 @@ SNAPSHOT = Snapshot(
         LeaseUse(
             lease_id="three",
             memory_bytes={"GPU-0": GIB},
+            unknown=frozenset({"GPU-1"}),
             short_bytes={"GPU-0": 2 * GIB},
             parked_bytes={"GPU-1": 5 * GIB},
         ),
@@ -150,7 +152,6 @@ def facts(**more):
     given = {
         "snapshot": SNAPSHOT,
         "rounds": 7,
-        "listed": frozenset({"GPU-0"}),
         "report": REPORT,
         "hub_problem": "",
         "asked": 3,
@@ -292,8 +293,11 @@ def test_a_reading_that_is_unknown_is_absent_and_never_0():
 
 
 def test_what_a_driver_does_not_tell_of_a_process_is_no_0_of_its_attendee():
-    silent = replace(holder(9, HolderKind.KERNEL, None, NASTY), lease_id="two")
-    text = told(True, snapshot=replace(SNAPSHOT, holders=(silent,)))
+    uses = tuple(
+        replace(use, unknown=frozenset({"GPU-0"})) if use.lease_id == "two" else use
+        for use in SNAPSHOT.uses
+    )
+    text = told(True, snapshot=replace(SNAPSHOT, uses=uses))
     for name in ("used", "over", "short"):
         labels = values(text, f"attendee_memory_{name}_bytes", device="GPU-0", gpu="0")
         assert list(labels) == [("big", "bob")]
@@ -302,8 +306,11 @@ def test_what_a_driver_does_not_tell_of_a_process_is_no_0_of_its_attendee():
 
 
 def test_a_driver_that_is_gone_leaves_no_reading_behind():
-    gone = replace(SNAPSHOT, samples=(), holders=())
-    text = told(by_attendee=True, snapshot=gone, listed=frozenset())
+    uses = tuple(
+        replace(x, unknown=frozenset({"GPU-0", "GPU-1"})) for x in SNAPSHOT.uses
+    )
+    gone = replace(SNAPSHOT, samples=(), listed=frozenset(), holders=(), uses=uses)
+    text = told(by_attendee=True, snapshot=gone)
     assert value(text, "driver_up") == 0
     assert set(values(text, "device_up").values()) == {0}
     for name in ("device_memory_used", "leases_over", "holders", "memory_short"):
@@ -317,7 +324,6 @@ def test_before_the_first_look_nothing_is_claimed():
     text = told(
         snapshot=Snapshot(taken_at=1.0, problems=("Nothing yet.",)),
         rounds=0,
-        listed=frozenset(),
         report=Report(hub_id="", sent_at=0.0),
     )
     found = {s.name for family in read(text) for s in family.samples}

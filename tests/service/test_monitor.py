@@ -12,6 +12,9 @@ from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.machine.simulated import SimulatedSource
 from jupyterhub_gpuworkshop.service.host import Gpus
 from jupyterhub_gpuworkshop.service.sampler import InThread
+from jupyterhub_gpuworkshop.service.web.asked import memory_answer
+from jupyterhub_gpuworkshop.service.web.auth import Viewer
+from jupyterhub_gpuworkshop.service.web.views import snapshot_view
 
 from .attendee_server import AttendeeServer
 from .world import World
@@ -33,6 +36,53 @@ async def test_memory_in_a_kernel_is_that_kernels_and_its_leases(world):
     (use,) = snapshot.uses
     assert use.memory_bytes == {world.devices[0].uuid: 2 * GIB}
     assert snapshot.problems == ()
+
+
+@pytest.mark.parametrize("blind", ["no driver", "no lists", "no sizes", "no /proc"])
+async def test_what_cannot_be_read_is_unknown_and_no_zero(world, blind):
+    kernel_id = world.attendee.start_kernel()
+    world.attendee.kernels[kernel_id].run('held.append(simcuda.allocate("2GiB"))')
+    organiser = Viewer(name="olga", attendee=None)
+    (known,) = snapshot_view(await world.look(), organiser, 0.0)["leases"]
+    assert known["memory_used_bytes"] == 2 * GIB
+
+    monitor, uuid = world.monitor, world.devices[0].uuid
+    sample = monitor._gpus.sample
+
+    async def gone(*_):
+        raise OSError("no /proc") if blind == "no /proc" else SourceLost("It is gone.")
+
+    async def unlisted():
+        return tuple(replace(x, processes=None) for x in await sample())
+
+    async def unsized():
+        return tuple(
+            replace(
+                x,
+                processes=tuple(
+                    replace(p, memory_bytes=None) for p in x.processes or ()
+                ),
+            )
+            for x in await sample()
+        )
+
+    if blind == "no /proc":
+        monitor._host.processes = gone
+    else:
+        ways = {"no driver": gone, "no lists": unlisted, "no sizes": unsized}
+        monitor._gpus.sample = ways[blind]
+    snapshot = await world.look()
+    assert snapshot.uses[0].unknown == {uuid}
+    seen = snapshot_view(snapshot, organiser, 0.0)
+    (lease,), (kernel,) = seen["leases"], seen["kernels"]
+    assert lease["memory_used_bytes"] is None
+    assert lease["devices"][0]["memory_used_bytes"] is None
+    assert lease["devices"][0]["over_bytes"] is None
+    assert kernel["memory_bytes"] is None
+    assert kernel["peak_memory_bytes"] == 2 * GIB
+    memory = memory_answer(snapshot, world.devices[0], organiser)
+    assert memory["others_bytes"] is None
+    assert memory["unexplained_bytes"] is None
 
 
 async def test_peaks_stay_when_the_memory_is_free_again(world):

@@ -122,6 +122,26 @@ def test_a_device_that_was_not_read_is_unknown_in_every_way():
         assert reading.memory_bytes is None
 
 
+def test_a_lease_without_a_gpu_holds_nothing_where_there_is_none_to_read():
+    reading = read(samples={}, holders=(), lease=replace(LEASE, devices=()))
+    assert reading.memory_bytes == 0
+    # It may yet compute on one that nobody can read.
+    assert reading.gpu_utilisation is None
+    assert read(samples={}, holders=()).memory_bytes is None
+
+
+def test_a_lease_is_unknown_where_one_of_its_processes_or_the_list_is():
+    silent = replace(HOLDER, device="GPU-1", memory_bytes=None)
+    strange = replace(silent, lease_id="", device="GPU-0")
+    (use,) = use_leases([LEASE], [HOLDER, silent, strange], frozenset(SAMPLES), {})
+    assert use.unknown == {"GPU-1"}
+    assert use.memory_bytes == {"GPU-0": 5, "GPU-1": 0}
+    (use,) = use_leases([LEASE], [HOLDER], frozenset({"GPU-1"}), {})
+    assert use.unknown == {"GPU-0"}
+    (use,) = use_leases([LEASE], [HOLDER], frozenset(SAMPLES), {})
+    assert use.unknown == frozenset()
+
+
 def test_a_kernel_without_a_known_process_has_no_processor_time():
     assert read(tree=replace(TREE, main=None)).cpu_seconds is None
 
@@ -142,7 +162,7 @@ def test_whom_no_lease_explains_is_in_the_way_largest_first_and_unnamed():
     shared = replace(stranger, memory_bytes=1, kind=HolderKind.UNATTRIBUTED)
     gone = replace(stranger, process=ProcessId(pid=7, started=0), command="")
     holders = (stranger, left, shared, HOLDER, replace(gone, memory_bytes=None))
-    uses = use_leases([LEASE], holders, {"l": 7})
+    uses = use_leases([LEASE], holders, frozenset(SAMPLES), {"l": 7})
     (use,) = use_devices(
         [SAMPLES["GPU-0"]],
         uses,

@@ -193,7 +193,7 @@ async def test_a_server_that_ends_no_restart_has_few_at_a_time(world):
     assert len(world.monitor.due()) == 6
 
 
-@pytest.mark.parametrize("blind", ["processes", "lists"])
+@pytest.mark.parametrize("blind", ["processes", "lists", "sizes"])
 async def test_memory_that_nobody_can_see_is_not_told_to_be_free(world, blind):
     await idle_kernel(world)
     world.attendee.ignores_restart = True
@@ -209,10 +209,18 @@ async def test_memory_that_nobody_can_see_is_not_told_to_be_free(world, blind):
     async def unlisted():
         return tuple(replace(x, processes=None) for x in await sample())
 
+    async def unsized():
+        return tuple(
+            replace(
+                x, processes=tuple(replace(p, memory_bytes=None) for p in x.processes)
+            )
+            for x in await sample()
+        )
+
     if blind == "processes":
         monitor._host.processes = unreadable
     else:
-        monitor._gpus.sample = unlisted
+        monitor._gpus.sample = unlisted if blind == "lists" else unsized
     # What follows the restart is seen by nobody.
     monitor._host.lives = lambda process: asyncio.sleep(0, True)
     world.actor.begin(taking_of(due, watched))

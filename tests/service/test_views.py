@@ -63,6 +63,7 @@ def kernel(user):
         kernel_id=f"kernel-{user}",
         notebook=f"{user}/thesis.ipynb",
         state=KernelState.IDLE,
+        memory_bytes=5,
         verdict=f"about {user}",
     )
 
@@ -99,31 +100,17 @@ SNAPSHOT = Snapshot(
 )
 
 
-@pytest.mark.parametrize(
-    "samples", [(), (replace(SNAPSHOT.samples[0], processes=None),)]
-)
-def test_what_cannot_be_read_is_no_zero(samples):
-    shown = snapshot_view(replace(SNAPSHOT, samples=samples, uses=()), ADA, 101.0)
-    (own_lease,), (own_kernel,) = shown["leases"], shown["kernels"]
-    assert own_lease["memory_used_bytes"] is None
-    assert own_lease["devices"][0]["memory_used_bytes"] is None
-    assert own_kernel["memory_bytes"] is None
-    shown = snapshot_view(replace(SNAPSHOT, uses=()), ADA, 101.0)
-    assert shown["leases"][0]["memory_used_bytes"] == 0
-    assert shown["kernels"][0]["memory_bytes"] == 0
-
-
-def test_a_process_whose_memory_is_not_told_is_no_zero():
-    silent = replace(holder("ada", 11), memory_bytes=None)
-    snapshot = replace(SNAPSHOT, holders=(silent, holder("bob", 22)))
+def test_the_use_of_a_lease_is_told_only_where_all_of_it_is_known():
+    uses = (replace(SNAPSHOT.uses[0], unknown=frozenset({"GPU-0"})), SNAPSHOT.uses[1])
+    snapshot = replace(SNAPSHOT, uses=uses)
     for viewer, expected in ((ADA, [None]), (ORGANISER, [None, 5])):
         shown = snapshot_view(snapshot, viewer, 101.0)
         assert [x["memory_used_bytes"] for x in shown["leases"]] == expected
         on = [x["devices"][0] for x in shown["leases"]]
         assert [x["memory_used_bytes"] for x in on] == expected
         assert on[0]["over_bytes"] is None
-        known = [x["memory_bytes"] is not None for x in shown["kernels"]]
-        assert known == [x is not None for x in expected]
+    (unseen,) = snapshot_view(replace(SNAPSHOT, uses=()), ADA, 101.0)["leases"]
+    assert unseen["memory_used_bytes"] is None
 
 
 def test_an_attendee_finds_nothing_of_others_but_the_totals():

@@ -159,7 +159,7 @@ def kernel_row(
         why_not_pause: why it cannot be paused; empty if it can.
         before: its row of the snapshot before; empty where there is none.
     """
-    row = kernel_view(kernel, found)
+    row = kernel_view(kernel)
     idle_seconds, age_seconds = row.pop("idle_seconds"), row.pop("age_seconds")
     # That of its devices is in every tick.
     del row["device_utilisation"]

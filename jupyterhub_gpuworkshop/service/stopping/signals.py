@@ -199,7 +199,7 @@ class ServerSignals:
             return self._link.problem
         if self.server_of(lease) is None:
             return "The hub does not say where it runs."
-        if not monitor.listed.issuperset(lease.uuids):
+        if not monitor.snapshot.listed.issuperset(lease.uuids):
             return "Who uses its GPU is unknown."
         answer = monitor.answers.get(lease.key)
         if answer is None or answer.kernels is None:

@@ -129,7 +129,6 @@ class KernelHandler(_AskHandler):
         self.finish(
             kernel_answer(
                 self._monitor.kernels[owner] if owner is not None else None,
-                self._monitor.snapshot,
                 self._rules.idle(),
                 notice,
                 events,

@@ -10,19 +10,23 @@ from jupyterhub_gpuworkshop.core.devices import Device
 from jupyterhub_gpuworkshop.core.leases import Key
 from jupyterhub_gpuworkshop.core.notices import Notice
 from jupyterhub_gpuworkshop.core.rules import IdleRules
-from jupyterhub_gpuworkshop.core.snapshot import Holder, HolderKind, Snapshot
+from jupyterhub_gpuworkshop.core.snapshot import (
+    Holder,
+    HolderKind,
+    Snapshot,
+    memory_held_by,
+)
 from jupyterhub_gpuworkshop.service.store import Recorded
 from jupyterhub_gpuworkshop.service.watching import Watched
 
 from .auth import Viewer
-from .views import Json, event_view, holder_view, kernel_view, notice_view, sort
+from .views import Json, event_view, holder_view, kernel_view, notice_view
 
 _MOST_EVENTS = 20
 
 
 def kernel_answer(
     watched: Watched | None,
-    snapshot: Snapshot,
     rules: IdleRules,
     notice: Notice | None,
     events: Iterable[Recorded],
@@ -32,14 +36,13 @@ def kernel_answer(
 
     Args:
         watched: the kernel as of the last look; None where it is no more.
-        snapshot: of that look.
         rules: the organiser's.
         notice: the one that stands about it.
         events: what happened to it, newest first.
         viewer: who asks.
     """
     return {
-        "kernel": kernel_view(watched.view, sort(snapshot)) if watched else None,
+        "kernel": kernel_view(watched.view) if watched else None,
         "rules": _rules(watched, rules) if watched is not None else None,
         "notice": notice_view(notice) if notice is not None else None,
         "events": [event_view(recorded, viewer) for recorded in events],
@@ -90,8 +93,12 @@ def memory_answer(snapshot: Snapshot, device: Device, viewer: Viewer) -> Json:
     notebooks = {(x.lease_id, x.kernel_id): x.notebook for x in snapshot.kernels}
     mine = [x for x in holders if viewer.attendee and x.user == viewer.attendee]
     shown = holders if viewer.is_organiser else mine
-    is_listed = sample is not None and sample.processes is not None
-    held = sum(x.memory_bytes or 0 for x in holders)
+
+    def held_by(some: Iterable[Holder]) -> int | None:
+        return memory_held_by(some) if is_listed else None
+
+    is_listed = uuid in snapshot.listed
+    held = memory_held_by(holders)
     return {
         "device": uuid,
         "label": device.label,
@@ -99,16 +106,16 @@ def memory_answer(snapshot: Snapshot, device: Device, viewer: Viewer) -> Json:
         "memory_total_bytes": device.memory_bytes,
         "memory_used_bytes": sample.memory_used_bytes if sample else None,
         "memory_free_bytes": sample.memory_free_bytes if sample else None,
-        "own_bytes": _sum(mine),
-        "others_bytes": _sum(
+        "own_bytes": held_by(mine),
+        "others_bytes": held_by(
             x for x in holders if x.kind is not HolderKind.FOREIGN and x not in mine
         ),
-        "foreign_bytes": _sum(
+        "foreign_bytes": held_by(
             x for x in holders if x.kind is HolderKind.FOREIGN and x not in mine
         ),
         "unexplained_bytes": (
             max(0, sample.memory_used_bytes - held)
-            if sample is not None and is_listed
+            if sample is not None and is_listed and held is not None
             else None
         ),
         "parked_bytes": sum(x.parked_bytes.get(uuid, 0) for x in snapshot.uses),
@@ -122,7 +129,3 @@ def memory_answer(snapshot: Snapshot, device: Device, viewer: Viewer) -> Json:
             for x in sorted(shown, key=lambda x: x.memory_bytes or 0, reverse=True)
         ],
     }
-
-
-def _sum(holders: Iterable[Holder]) -> int:
-    return sum(holder.memory_bytes or 0 for holder in holders)

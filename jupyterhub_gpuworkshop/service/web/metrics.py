@@ -76,7 +76,6 @@ class MetricsHandler(ApiHandler):
         facts = Facts(
             snapshot=monitor.snapshot,
             rounds=monitor.rounds,
-            listed=monitor.listed,
             report=monitor.report,
             hub_problem=monitor.hub_problem,
             asked=monitor.asked,

@@ -45,8 +45,6 @@ class Sorted:
         devices: each with all that an organiser sees of it.
         uses: by lease id.
         hard_caps: by lease id.
-        unknown: (lease id, device) of which it is not known how much is used there.
-        untold: (lease id, kernel id) of the kernels whose memory is not known.
         leases: by user, as the others below.
     """
 
@@ -54,8 +52,6 @@ class Sorted:
     devices: list[Json]
     uses: dict[str, LeaseUse]
     hard_caps: dict[str, HardCap]
-    unknown: frozenset[tuple[str, str]]
-    untold: frozenset[tuple[str, str]]
     leases: dict[str, list[Lease]]
     kernels: dict[str, list[KernelView]]
     holders: dict[str, list[Holder]]
@@ -70,50 +66,17 @@ def sort(snapshot: Snapshot) -> Sorted:
     """Return a snapshot sorted; the same one again for the same snapshot."""
     global _latest
     if _latest is None or _latest.snapshot is not snapshot:
-        unknown, untold = _not_known(snapshot)
         _latest = Sorted(
             snapshot=snapshot,
             devices=_devices(snapshot),
             uses={use.lease_id: use for use in snapshot.uses},
             hard_caps={cap.lease_id: cap for cap in snapshot.hard_caps},
-            unknown=unknown,
-            untold=untold,
             leases=_by_user(snapshot.leases),
             kernels=_by_user(snapshot.kernels),
             holders=_by_user(snapshot.holders),
             notices=_by_user(snapshot.notices),
         )
     return _latest
-
-
-def _not_known(
-    snapshot: Snapshot,
-) -> tuple[frozenset[tuple[str, str]], frozenset[tuple[str, str]]]:
-    """Return of which leases, where, and of which kernels the use is not known.
-
-    A device without a list of processes is not one without processes, and a driver may
-    list a process and not say what it holds.
-    """
-    listed = {x.uuid for x in snapshot.samples if x.processes is not None}
-    silent = [x for x in snapshot.holders if x.memory_bytes is None]
-    unlisted = {
-        (lease.id, uuid)
-        for lease in snapshot.leases
-        for uuid in lease.uuids
-        if uuid not in listed
-    }
-    on_unlisted = {lease_id for lease_id, _ in unlisted}
-    return (
-        frozenset(unlisted | {(x.lease_id, x.device) for x in silent}),
-        frozenset(
-            {(x.lease_id, x.kernel_id) for x in silent}
-            | {
-                (x.lease_id, x.kernel_id)
-                for x in snapshot.kernels
-                if x.lease_id in on_unlisted
-            }
-        ),
-    )
 
 
 def _by_user(things: Iterable[T]) -> dict[str, list[T]]:
@@ -142,8 +105,7 @@ def snapshot_view(snapshot: Snapshot, viewer: Viewer, now: float) -> Json:
             for x in may_see(viewer, snapshot.leases, found.leases)
         ],
         "kernels": [
-            kernel_view(x, found)
-            for x in may_see(viewer, snapshot.kernels, found.kernels)
+            kernel_view(x) for x in may_see(viewer, snapshot.kernels, found.kernels)
         ],
         "holders": [
             holder_view(x) for x in may_see(viewer, snapshot.holders, found.holders)
@@ -251,19 +213,19 @@ def lease_view(lease: Lease, found: Sorted, viewer: Viewer) -> Json:
 
 
 def _lease(lease: Lease, found: Sorted) -> Json:
-    use = found.uses.get(lease.id) or LeaseUse(lease_id=lease.id)
-    devices = [_on(device, lease, use, found) for device in lease.devices]
-    is_known = not any(x["memory_used_bytes"] is None for x in devices)
+    use = found.uses.get(lease.id) or LeaseUse(
+        lease_id=lease.id, unknown=frozenset(lease.uuids)
+    )
     return {
         "id": lease.id,
         "user": lease.user,
         "server": lease.server,
         "share": lease.share,
         "state": lease.state.value,
-        "devices": devices,
+        "devices": [_on(device, use) for device in lease.devices],
         "granted_at": lease.granted_at,
         "reason": lease.reason,
-        "memory_used_bytes": sum(use.memory_bytes.values()) if is_known else None,
+        "memory_used_bytes": (None if use.unknown else sum(use.memory_bytes.values())),
         "peak_memory_bytes": use.peak_memory_bytes,
         "over_bytes": sum(use.over_bytes.values()),
         "short_bytes": sum(use.short_bytes.values()),
@@ -271,8 +233,8 @@ def _lease(lease: Lease, found: Sorted) -> Json:
     }
 
 
-def _on(device: LeasedDevice, lease: Lease, use: LeaseUse, found: Sorted) -> Json:
-    is_known = (lease.id, device.uuid) not in found.unknown
+def _on(device: LeasedDevice, use: LeaseUse) -> Json:
+    is_known = device.uuid not in use.unknown
     return {
         "uuid": device.uuid,
         "label": device.label,
@@ -301,13 +263,8 @@ def _limits(lease: Lease, hard: HardCap | None, viewer: Viewer) -> Json:
     }
 
 
-def kernel_view(kernel: KernelView, found: Sorted) -> Json:
-    """Return a kernel with all its readings.
-
-    Args:
-        kernel: it.
-        found: the snapshot that says whether its memory could be read.
-    """
+def kernel_view(kernel: KernelView) -> Json:
+    """Return a kernel with all its readings."""
     return {
         "lease_id": kernel.lease_id,
         "user": kernel.user,
@@ -317,11 +274,7 @@ def kernel_view(kernel: KernelView, found: Sorted) -> Json:
         "pid": kernel.process.pid if kernel.process else None,
         "state": kernel.state.value,
         "connections": kernel.connections,
-        "memory_bytes": (
-            None
-            if (kernel.lease_id, kernel.kernel_id) in found.untold
-            else kernel.memory_bytes
-        ),
+        "memory_bytes": kernel.memory_bytes,
         "peak_memory_bytes": kernel.peak_memory_bytes,
         "idle_seconds": kernel.idle_seconds,
         "verdict": kernel.verdict,

@@ -325,6 +325,7 @@ async def test_of_the_whole_gpu_one_sees_the_sums(browser, site):
         "yours 8.0\u00a0GiB, others 32.0\u00a0GiB, free 40.0\u00a0GiB"
     )
     await expect(card.locator(".busy")).to_have_text("47\u00a0%")
+    await expect(card.locator(".anyones")).to_have_count(0)
     # Nobody's list was read, which is not the same as nothing.
     (part,) = (of := lease("ada"))["devices"]
     part["memory_used_bytes"] = of["memory_used_bytes"] = None
@@ -332,6 +333,7 @@ async def test_of_the_whole_gpu_one_sees_the_sums(browser, site):
     await expect(card.locator(".split")).to_have_text(
         "yours unknown, others unknown, free 40.0\u00a0GiB"
     )
+    await expect(card.locator(".anyones")).to_be_visible()
 
 
 async def test_a_kernel_is_kept_and_let_go(browser, site):

@@ -85,20 +85,6 @@ def test_who_has_nothing_is_sent_nothing_but_totals(name):
     assert "memory_used_bytes" not in device
 
 
-@pytest.mark.parametrize("how", [{"samples": ()}, {"processes": None}])
-def test_what_a_device_does_not_tell_is_unknown_and_not_nothing(how):
-    samples = tuple(replace(x, **how) for x in SNAPSHOT.samples if "samples" not in how)
-    rows = rows_of(replace(SNAPSHOT, samples=samples))
-    told = made.mine(rows, ADA, (), 60.0)
-    (lease,), (kernel,) = told["leases"], told["kernels"]
-    assert lease["memory_used_bytes"] is None
-    assert [x["memory_used_bytes"] for x in lease["devices"]] == [None]
-    assert kernel["memory_bytes"] is None
-    known = made.mine(rows_of(SNAPSHOT), ADA, (), 60.0)
-    assert known["leases"][0]["memory_used_bytes"] is not None
-    assert known["kernels"][0]["memory_bytes"] is not None
-
-
 def idle(seconds, **more):
     return replace(
         kernel("ada"),

@@ -87,6 +87,8 @@ function updateLoad(node, device, [used, busy, heat, power], own) {
   const ownPart = Math.min(own ?? 0, used ?? 0);
   width(mine, ownPart / total);
   width(others, Math.max(0, (used ?? 0) - ownPart) / total);
+  // Some of it is one's own, and nobody can say how much.
+  mark(others, "anyones", own === null);
   const split = node.querySelector(".split");
   if (split) {
     attr(split, "hidden", used === null);
