@@ -191,8 +191,8 @@ class Feed:
         }
         seat.outlet.send(self._messages.encode(hello))
         self._look()
-        self._offer(seat, with_tick=True)
-        if not self._loops:
+        self._offer_if_it_can(seat, with_tick=True)
+        if self._seats and not self._loops:
             self._loops = [
                 asyncio.ensure_future(
                     forever(name, step, interval_seconds=0.0, log=_LOG)
@@ -257,9 +257,17 @@ class Feed:
         self._look()
         for number, seat in enumerate(list(self._seats), 1):
             if seat in self._seats:
-                self._offer(seat, with_tick=with_tick)
+                self._offer_if_it_can(seat, with_tick=with_tick)
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
+
+    def _offer_if_it_can(self, seat: Seat, *, with_tick: bool) -> None:
+        """Have a mistake in what one is to see be felt by that one alone."""
+        try:
+            self._offer(seat, with_tick=with_tick)
+        except Exception:
+            _LOG.exception("What %s looks at cannot be made", seat.viewer.name)
+            self._end(seat, TRY_LATER, "What you look at cannot be made now.")
 
     def _offer(self, seat: Seat, *, with_tick: bool) -> None:
         """Hand somebody what is new for them, if the socket is empty."""

@@ -308,16 +308,32 @@ async def test_the_hub_is_asked_about_a_few_at_a_time(room):
     assert room.feed.viewers == 12
 
 
-async def test_one_broken_picture_stops_nothing_for_good(room, monkeypatch):
-    ada = room.sit("user-0")
-    ada.take()
+async def test_a_picture_that_cannot_be_made_is_felt_by_one_alone(
+    room, monkeypatch, caplog
+):
+    ada, bob, olga = room.sit("user-0"), room.sit("user-1"), organiser(room)
+    for pipe in (ada, bob, olga):
+        pipe.take()
+    made = room.messages.mine
 
-    def broken():
-        raise RuntimeError("a mistake")
+    def broken(viewer):
+        if viewer.name == "user-0":
+            raise RuntimeError("a mistake")
+        return made(viewer)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(room.messages, "devices", broken)
-        with pytest.raises(RuntimeError):
-            await room.tick()
+    monkeypatch.setattr(room.messages, "mine", broken)
     await room.tick()
-    assert kinds(ada.take()) == ["tick"]
+    assert (ada.ended, bob.ended, olga.ended) == (feed_module.TRY_LATER, None, None)
+    assert kinds(bob.take()) == kinds(olga.take()) == ["tick"]
+    assert "What user-0 looks at cannot be made" in caplog.text
+    assert "a mistake" in caplog.text
+    await room.tick()
+    assert kinds(bob.take()) == ["tick"]
+    for pipe in (bob, olga):
+        room.feed.drop(pipe.seat)
+    tasks = asyncio.all_tasks()
+    assert room.sit("user-0").ended == feed_module.TRY_LATER
+    assert asyncio.all_tasks() == tasks
+    monkeypatch.undo()
+    again = room.sit("user-0")
+    assert kinds(again.take()) == ["hello", "devices", "mine", "tick"]
