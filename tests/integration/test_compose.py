@@ -14,6 +14,7 @@ from tests.hub.running_hub import wait_for
 
 from .compose_setup import EXAMPLE, ComposeSetup, compose_command
 
+_BAR = "@jupyterlab/application-extension:top-bar"
 _HOLD = textwrap.dedent(
     f"""
     import time
@@ -60,6 +61,11 @@ def test_hub_service_and_attendees_find_one_another_in_containers(setup):
         seconds=60,
         why="the service does not see them",
     )
+    # One click leads from JupyterLab in the container to the page.
+    answer = setup.request("GET", f"user/ann/lab/api/settings/{_BAR}")
+    buttons = answer.json()["schema"]["properties"]["toolbar"]["default"]
+    (button,) = [x for x in buttons if x["name"] == "gpuworkshop"]
+    assert button["args"]["url"] == "/services/gpuworkshop/"
     python = (sys.executable, "-c", _HOLD)
     path = f"--env=PYTHONPATH={ROOT}"
     setup.engine.docker("exec", "--detach", path, "jupyter-ann", *python)
