@@ -148,6 +148,8 @@ class RunningHub:
             )
         )
         self.environment = {**os.environ, **(environment or {})}
+        self._waits_for_service = service
+        self._logged_before = 0
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -158,6 +160,7 @@ class RunningHub:
     def launch(self) -> None:
         """Start the hub's process, without waiting."""
         with (self.folder / "hub.log").open("ab") as log:
+            self._logged_before = log.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "jupyterhub", "-f", "jupyterhub_config.py"],
                 cwd=self.folder,
@@ -176,9 +179,17 @@ class RunningHub:
     def _is_up(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.log[-6000:]
+        # A service that dies before the hub has seen it serve takes the hub along.
+        if self._waits_for_service and not self._has_started():
+            return False
         with contextlib.suppress(requests.ConnectionError):
             return self.api("GET", "info").ok
         return False
+
+    def _has_started(self) -> bool:
+        with (self.folder / "hub.log").open("rb") as log:
+            log.seek(self._logged_before)
+            return b"JupyterHub is now running" in log.read()
 
     def api(self, method: str, path: str, **kwargs: Any) -> requests.Response:
         """Call the hub's API as the test service."""
