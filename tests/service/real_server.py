@@ -1,6 +1,7 @@
 """A real Jupyter server with real kernels, in a process of its own."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import uuid
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from tornado.websocket import websocket_connect
@@ -17,6 +19,7 @@ from tornado.websocket import websocket_connect
 from jupyterhub_gpuworkshop.core.wire import ServerInfo
 from jupyterhub_gpuworkshop.hub.memory_hook import with_jupyter_settings
 from jupyterhub_gpuworkshop.machine.processes import read_process
+from jupyterhub_gpuworkshop.machine.timeouts import timeout
 from tests.conftest import require_engine
 
 ROOT = Path(__file__).parent.parent.parent
@@ -113,9 +116,20 @@ class RealServer:
         return page
 
     async def stop(self):
-        if self.process.returncode is None:
-            os.killpg(self.process.pid, signal.SIGTERM)
-        await self.process.wait()
+        """End it as a spawner does: it may not heed what it is told."""
+        if self.process.returncode is not None:
+            return
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        os.killpg(self.process.pid, signal.SIGTERM)
+        try:
+            async with timeout(30):
+                await self.process.wait()
+        except asyncio.TimeoutError:
+            self.process.kill()
+            for process in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            await self.process.wait()
 
 
 def cell(code, **changes):

@@ -200,7 +200,7 @@ def test_no_password_is_written_where_others_read_it(
     tmp_path: Path, site: Site
 ) -> None:
     site.content = zip_of(INTRO)
-    address = site.url.replace("://", "://ada:letmein@") + "/x.zip?sig=hush"
+    address = site.url.replace("://", "://zoe:letmein@") + "/x.zip?sig=hush"
     file = tmp_path / "workshop.yaml"
     file.write_text(
         json.dumps(
@@ -221,7 +221,7 @@ def test_no_password_is_written_where_others_read_it(
         if path.is_file():
             told += path.read_text(errors="replace")
     assert "/x.zip" in told
-    assert not any(secret in told for secret in ("ada", "letmein", "hush"))
+    assert not any(secret in told for secret in ("zoe", "letmein", "hush"))
 
 
 def test_the_command_fails_where_a_part_does_and_says_why(tmp_path: Path) -> None:
