@@ -96,14 +96,14 @@ def decide(
     if notice_seconds:
         noticed_at = now if case.noticed_at is None else case.noticed_at
         acts_at = max(acts_at, noticed_at + notice_seconds)
-    use = "that is needed" if case.needed else "that nobody waits for"
+    when = "while memory is needed" if case.needed else "while nobody waits for memory"
     kind, instead = _act(case)
     if now < acts_at:
         told = case.noticed_at is not None
         return Decision(
             kind=DecisionKind.KEEP if told else DecisionKind.NOTICE,
             reason=(
-                f"Idle for {how_long}, holding {held} {use}: memory is taken back in "
+                f"Idle for {how_long}, holding {held} {when}: it is taken back in "
                 f"{format_duration(acts_at - now)} if it stays idle."
             ),
             acts_at=acts_at,
@@ -113,7 +113,7 @@ def decide(
         kind=kind,
         reason=(
             f"Idle for {format_duration(idle)} (limit "
-            f"{format_duration(limit_seconds)}) with {held} of GPU memory {use}: "
+            f"{format_duration(limit_seconds)} {when}) with {held} of GPU memory: "
             f"kernel idle, no activity, {_utilisation(watch)}, at most "
             f"{watch.cpu:.1%} of a core.{instead}"
         ),

@@ -127,6 +127,8 @@ class Acts:
         )
         pin = self._monitor.pins.of(owner)
         said = in_words(pin) if pin is not None else "That time is over already."
+        if pin is not None:
+            await self._record_pin(EventKind.KERNEL_PINNED, viewer, owner, said)
         return _done(f"{self._name(owner)}: {said}", on_disk)
 
     async def unpin(self, viewer: Viewer, owner: Owner) -> Done:
@@ -137,8 +139,12 @@ class Acts:
         """
         self._check_turn()
         self._haste.count(viewer)
+        was_pinned = self._monitor.pins.of(owner) is not None
         on_disk = await self._monitor.pins.unpin(owner)
         _LOG.info("%s unpins kernel %s of %s", viewer.name, owner.kernel_id, owner.user)
+        if was_pinned:
+            reason = f"Let go by {viewer.name}."
+            await self._record_pin(EventKind.KERNEL_UNPINNED, viewer, owner, reason)
         said = "no longer kept, and reclaimed once it has been idle."
         return _done(f"{self._name(owner)}: {said}", on_disk)
 
@@ -258,6 +264,26 @@ class Acts:
             pin.until is None or pin.until > self._wall() + seconds
         ):
             raise ActRefused(f"It is kept for longer already. {in_words(pin)}")
+
+    async def _record_pin(
+        self, kind: EventKind, viewer: Viewer, owner: Owner, reason: str
+    ) -> None:
+        watched = self._monitor.kernels.get(owner)
+        await self._history.add(
+            Event(
+                at=self._wall(),
+                kind=kind,
+                user=owner.user,
+                server=owner.server,
+                reason=reason,
+                details={
+                    "by": viewer.name,
+                    "kernel_id": owner.kernel_id,
+                    "lease_id": owner.lease_id,
+                    "notebook": watched.view.notebook if watched else "",
+                },
+            )
+        )
 
     async def _record(
         self, kind: EventKind, viewer: Viewer, uuid: str, reason: str

@@ -29,6 +29,10 @@ from .usage_rows import (
 )
 from .usage_store import UsageRow
 
+_FEWEST_QUARTERS = 2
+"""With fewer, an event that has just begun is shown by the minute: one point is no
+line."""
+
 _HOUR_SECONDS = 3600
 _MOST_AT_ONCE = 2000
 """Rows: a day's, after a disk was broken for so long, take several minutes."""
@@ -53,7 +57,7 @@ class Span(str, Enum):
     DAY = "day"
     """By the minute."""
     EVENT = "event"
-    """As far as is kept, by the quarter of an hour."""
+    """As far as is kept, by the quarter of an hour; by the minute as it begins."""
 
 
 class Usage:
@@ -233,15 +237,22 @@ def _parts(series: Series, span: Span, now: float) -> list[Rows]:
     until = now + 1
     if span is Span.MINUTES:
         return [series.seconds.between(now - RING_SECONDS, until)]
-    if span is Span.DAY:
-        since = now - MINUTES_KEPT_SECONDS
-        return _with_open(series.minutes, series.open_minute(), since, until)
-    if span is Span.EVENT:
+    if span is Span.EVENT and not _is_young(series.quarters, now):
         since = float("-inf")
         return _with_open(series.quarters, series.open_quarter(), since, until)
+    if span in (Span.DAY, Span.EVENT):
+        since = now - MINUTES_KEPT_SECONDS
+        return _with_open(series.minutes, series.open_minute(), since, until)
     thin = series.thin.between(now - _HOUR_SECONDS, until)
     begins = thin.at[0] if thin else until
     return [series.minutes.between(now - _HOUR_SECONDS, begins), thin]
+
+
+def _is_young(quarters: Rows, now: float) -> bool:
+    """Whether an event has just begun, and all of it is there by the minute."""
+    if len(quarters) >= _FEWEST_QUARTERS:
+        return False
+    return not quarters.at or quarters.at[0] > now - _HOUR_SECONDS
 
 
 def _with_open(

@@ -44,11 +44,21 @@ async def test_a_pinned_kernel_keeps_its_memory_until_the_pin_is_lifted(world, a
     await world.reap()
     (kernel,) = world.monitor.snapshot.kernels
     assert kernel.verdict.startswith("Kept until")
-    assert world.events() == []
-    await acts.unpin(ADA, owner)
+    assert [e.kind for e in world.events()] == [EventKind.KERNEL_PINNED]
+    for _ in range(2):  # the second finds none
+        await acts.unpin(ADA, owner)
     await world.look()
     await world.reap()
-    assert [e.kind for e in world.events()] == [EventKind.KERNEL_RECLAIMED]
+    kept, let_go, taken = world.events()
+    assert (kept.user, kept.details["by"], kept.details["kernel_id"]) == (
+        "ada",
+        "ada",
+        owner.kernel_id,
+    )
+    assert kept.reason.startswith("Kept until ")
+    assert let_go.kind is EventKind.KERNEL_UNPINNED
+    assert let_go.reason == "Let go by ada."
+    assert taken.kind is EventKind.KERNEL_RECLAIMED
 
 
 @pytest.mark.parametrize("viewer", [BOB, ROBOT])

@@ -146,9 +146,21 @@ async def test_a_minute_that_is_not_over_is_shown_as_far_as_it_has_gone():
     room = await opened()
     room.read(70)
     assert room.columns(Span.DAY)["at"] == [START, START + 60]
-    assert room.columns(Span.EVENT)["at"] == [START]
+    room.read(2000)
+    assert room.columns(Span.EVENT)["at"] == [START, START + 900, START + 1800]
     room.read(1)
-    assert room.columns(Span.EVENT)["memory_used_bytes"] == [GIB]
+    assert room.columns(Span.EVENT)["memory_used_bytes"] == [GIB] * 3
+
+
+async def test_an_event_that_begins_is_a_line_and_not_a_point():
+    room = await opened()
+    room.read(70)
+    assert room.columns(Span.EVENT)["at"] == [START, START + 60]
+    room.read(1000)
+    assert room.columns(Span.EVENT) == room.columns(Span.DAY)
+    assert len(room.columns(Span.EVENT)["at"]) == 18
+    room.read(1000)
+    assert room.columns(Span.EVENT)["at"] == [START, START + 900, START + 1800]
 
 
 async def test_an_hour_is_minutes_and_then_five_seconds_without_a_break():
@@ -365,7 +377,7 @@ async def test_a_clock_that_stays_where_it_leapt_to_is_believed_after_a_day(path
 
 async def test_a_clock_that_leaps_ahead_for_a_while_costs_no_usage(path):
     room = await opened(path, keep_seconds=2 * DAY)
-    room.read(1000, devices=("GPU-a", "GPU-gone"))
+    room.read(2000, devices=("GPU-a", "GPU-gone"))
     room.read(80)
     await room.usage.write()
     before = {span: room.usage.columns(span) for span in Span}

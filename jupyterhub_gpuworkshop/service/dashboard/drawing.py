@@ -124,7 +124,7 @@ def _style(plot: figure, look: Look) -> None:
     plot.yaxis[1].axis_label_text_color = look.busy
     plot.xgrid.grid_line_color = None
     plot.ygrid.grid_line_color = look.grid
-    plot.xaxis.ticker = DatetimeTicker(desired_num_ticks=5)
+    plot.xaxis.ticker = DatetimeTicker(desired_num_ticks=3)
     plot.xaxis.formatter = DatetimeTickFormatter(
         seconds="%H:%M:%S",
         minsec="%H:%M:%S",

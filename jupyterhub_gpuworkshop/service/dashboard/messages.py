@@ -183,12 +183,16 @@ class Messages:
 
         def make(before: Message | None) -> tuple[Json, Sequence[Recorded]]:
             events = self._history.latest(_MOST_OWN_EVENTS, viewer.attendee)
-            pin_seconds = self._rules.idle().pin_max_seconds
-            if before is not None and before.events == events:
-                content = made.mine(self._rows, viewer, (), pin_seconds)
+            has_known = before is not None and before.events == events
+            content = made.mine(
+                self._rows,
+                viewer,
+                () if has_known else events,
+                self._rules.idle().pin_max_seconds,
+                self._announcement(),
+            )
+            if before is not None and has_known:
                 content["events"] = before.content["events"]
-            else:
-                content = made.mine(self._rows, viewer, events, pin_seconds)
             return content, events
 
         return self._current(key_of_mine(viewer), make)
@@ -209,6 +213,7 @@ class Messages:
                 freed_bytes=self._freed_today(),
                 events=self._history.latest(_MOST_EVENTS_ON_WALL, None),
                 with_names=with_names,
+                announcement=self._announcement(),
             )
             return content, ()
 

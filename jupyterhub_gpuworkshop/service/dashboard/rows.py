@@ -216,15 +216,20 @@ def reading_rows(
 
 
 def mine(
-    rows: Rows, viewer: Viewer, events: Iterable[Recorded], pin_seconds: float
+    rows: Rows,
+    viewer: Viewer,
+    events: Iterable[Recorded],
+    pin_seconds: float,
+    announcement: Announcement | None = None,
 ) -> Json:
-    """Return an attendee's own: nothing for a viewer without a name.
+    """Return what is for an attendee's eyes: nothing own for a viewer without a name.
 
     Args:
         rows: of the current snapshot.
         viewer: the attendee.
         events: the last ones of this attendee, newest first.
         pin_seconds: for how long an attendee may pin a kernel.
+        announcement: what is announced to everybody.
     """
     return {
         "leases": list(rows.leases(viewer).values()),
@@ -233,6 +238,7 @@ def mine(
         "notices": list(rows.notices(viewer).values()),
         "events": [event_view(recorded, viewer) for recorded in events],
         "may": {"pin_seconds": pin_seconds if viewer.attendee else 0},
+        "announcement": _announced(announcement),
     }
 
 
@@ -256,13 +262,18 @@ def room(
         "locked": [
             {"name": x.name, "address": x.address, "until": x.until} for x in locked
         ],
-        "announcement": announcement
-        and {
-            "text": announcement.text,
-            "at": announcement.at,
-            "until": announcement.until,
-            "by": announcement.by,
-        },
+        "announcement": _announced(announcement),
+    }
+
+
+def _announced(announcement: Announcement | None) -> Json | None:
+    if announcement is None:
+        return None
+    return {
+        "text": announcement.text,
+        "at": announcement.at,
+        "until": announcement.until,
+        "by": announcement.by,
     }
 
 
@@ -293,6 +304,7 @@ def wall(
     freed_bytes: int,
     events: Iterable[Recorded],
     with_names: bool,
+    announcement: Announcement | None = None,
 ) -> Json:
     """Return what a wall for everybody's eyes shows.
 
@@ -302,8 +314,10 @@ def wall(
         freed_bytes: what was taken back today.
         events: the last ones, newest first.
         with_names: whether it says whose the memory is.
+        announcement: what is announced to everybody.
     """
     return {
+        "announcement": announcement.text if announcement else None,
         "devices": _segments(rows.snapshot, with_names=with_names),
         "leases": len(rows.snapshot.leases),
         "waiting": waiting,

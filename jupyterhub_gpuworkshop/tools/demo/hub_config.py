@@ -44,6 +44,10 @@ _LAB_ARGUMENTS = [
     # Looking for language servers runs npm, which takes its time.
     "--LanguageServerManager.autodetect=False",
 ]
+_LAB_SETTINGS = {
+    # It would ask everybody who comes whether to fetch news.
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}
+}
 
 
 def apply(c: Config, settings_file: Path) -> None:
@@ -94,7 +98,16 @@ def _configure_servers(c: Config, settings: DemoSettings) -> None:
         "TMPDIR": os.environ.get("TMPDIR", "/tmp"),  # noqa: S108  # its own default
         # HOME is another one there: `pip install --user` packages would be lost.
         "PYTHONUSERBASE": site.getuserbase(),
+        "JUPYTER_CONFIG_PATH": os.fspath(_lab_settings(settings.directory)),
     }
+
+
+def _lab_settings(folder: Path) -> Path:
+    """Write down what JupyterLab is to begin with; return where it looks for that."""
+    path = folder / "jupyter/labconfig/default_setting_overrides.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(_LAB_SETTINGS))
+    return path.parent.parent
 
 
 def _singleuser_command() -> list[str]:

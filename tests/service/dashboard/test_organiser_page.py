@@ -380,7 +380,7 @@ async def test_what_the_limits_are_worth_is_said_and_when_memory_is_short(
     )
     await expect(page.locator("#needed")).to_be_hidden()
     site.tell({**site.first[2], "needed": True})
-    await expect(page.locator("#needed")).to_contain_text("Memory is short")
+    await expect(page.locator("#needed")).to_contain_text("Shares or memory are short")
 
 
 async def test_an_empty_room_says_what_to_do(site, browser):
@@ -401,7 +401,7 @@ async def test_rows_and_focus_stay_while_a_room_of_500_changes(site, browser):
     watched = await look(browser, site)
     page = watched.page
     await expect(names(page)).to_have_count(100)
-    await expect(page.locator("#people-count")).to_contain_text("1500 notebooks")
+    await expect(page.locator("#people-count")).to_contain_text("notebooks: 1500")
     button = page.locator("#people tr.kernel button").nth(40)
     await button.focus()
     await page.evaluate(

@@ -99,7 +99,7 @@ def test_a_wide_terminal_says_why_a_kernel_is_kept() -> None:
 
 
 def test_a_long_reason_takes_no_room_from_whose_kernel_it_is() -> None:
-    why = "Idle for 20 s (limit 20 s) with 1 GiB that nobody waits for: " + "why " * 90
+    why = "Idle for 20 s (limit 20 s while nobody waits for memory): " + "why " * 90
     full = {**FULL, "kernels": [kernel("attendee01", verdict=why)]}
     for width in (110, 180):
         (line,) = (x for x in shown(full, width, 40).splitlines() if "Idle for" in x)

@@ -128,7 +128,7 @@ export class Asks {
       button,
       confirm: {
         title: say("organiser.stop_title", values),
-        lines: [say("organiser.stop_line", values), say("organiser.stop_share", values)],
+        lines: [say(kernels ? "organiser.stop_line" : "organiser.stop_none", values), say("organiser.stop_share", values)],
         yes: say("organiser.stop_yes"),
         danger: true,
       },

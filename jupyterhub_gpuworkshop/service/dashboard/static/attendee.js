@@ -1,5 +1,6 @@
 // The attendee's page: what is theirs, drawn from the websocket.
 
+import { drawAnnouncement } from "./announcement.js";
 import { PAGE, attr, clock, el, keyed, say, sayOr, size, text } from "./dom.js";
 import { live } from "./live.js";
 import { drawDevices, drawLoads } from "./my_devices.js";
@@ -38,6 +39,7 @@ $("picker").append(plots.picker());
 function draw() {
   const { devices, mine } = state;
   if (!devices || !mine) return;
+  drawAnnounced(mine.announcement);
   drawNotices(mine.notices.filter((notice) => notice.user === PAGE.user));
   drawShares($("share-list"), mine.leases, devices);
   attr($("no-share"), "hidden", mine.leases.length > 0);
@@ -52,6 +54,11 @@ function draw() {
   plots(document);
   drawLoads(state);
   drawEvents(mine.events);
+}
+
+function drawAnnounced(told) {
+  const note = told ? say("attendee.announced", { by: told.by, at: clock(told.at, { seconds: false }) }) : "";
+  drawAnnouncement($("announcement"), told?.text, note);
 }
 
 function drawNotices(notices) {

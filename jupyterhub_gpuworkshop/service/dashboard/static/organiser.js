@@ -1,8 +1,9 @@
 // The organiser's page: takes the messages, and has each part draw what has changed.
 
+import { drawAnnouncement } from "./announcement.js";
 import { Asks } from "./asks.js";
 import { drawCards, drawTick, readings } from "./cards.js";
-import { attr, clock, el, mean, percent, say, sizeOf, text } from "./dom.js";
+import { clock, el, mean, percent, say, sizeOf, text } from "./dom.js";
 import { Events } from "./events.js";
 import { live, now } from "./live.js";
 import { drawNeeds } from "./needs.js";
@@ -76,22 +77,14 @@ function total() {
 }
 
 function announcement() {
-  const shown = at("announcement");
   const told = room.announcement;
-  const key = told ? `${told.text}\n${told.until}\n${told.by}` : "";
-  shown.hidden = !told;
-  if (shown.dataset.key === key) return;
-  attr(shown, "data-key", key);
-  if (!told) {
-    shown.replaceChildren();
-    return;
-  }
-  const until = told.until
-    ? say("organiser.announced_until", { at: clock(told.until, { seconds: false }), by: told.by })
-    : say("organiser.announced", { by: told.by });
-  const down = el("button", { type: "button", text: say("organiser.take_down") });
-  down.addEventListener("click", () => ask.takeDown(down));
-  shown.replaceChildren(el("p", { class: "text", text: told.text }), el("p", { class: "note", text: until }), down);
+  const until = told?.until ? { at: clock(told.until, { seconds: false }), by: told.by } : null;
+  const note = until ? say("organiser.announced_until", until) : say("organiser.announced", { by: told?.by });
+  drawAnnouncement(at("announcement"), told?.text, note, () => {
+    const down = el("button", { type: "button", text: say("organiser.take_down") });
+    down.addEventListener("click", () => ask.takeDown(down));
+    return down;
+  });
 }
 
 /** Draw once a frame, however many messages came. */

@@ -1,5 +1,6 @@
 // The wall: what a room reads from afar.
 
+import { drawAnnouncement } from "./announcement.js";
 import { attr, clock, el, keyed, mark, mean, number, percent, say, sayOr, size, sizeOf, text } from "./dom.js";
 import { live } from "./live.js";
 import { paint } from "./palette.js";
@@ -164,6 +165,7 @@ function drawTick() {
 }
 
 function drawWall(message) {
+  drawAnnouncement(at("announcement"), message.announcement);
   text(at("total-shares"), message.leases);
   text(at("total-waiting"), message.waiting);
   mark(at("total-waiting").parentElement, "wants", message.waiting > 0);
