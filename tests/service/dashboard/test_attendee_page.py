@@ -1,5 +1,6 @@
 """The attendee's page in a real browser, fed by a test."""
 
+import re
 import time
 
 import pytest
@@ -334,6 +335,36 @@ async def test_of_the_whole_gpu_one_sees_the_sums(browser, site):
         "yours unknown, others unknown, free 40.0\u00a0GiB"
     )
     await expect(card.locator(".anyones")).to_be_visible()
+
+
+async def test_what_is_announced_stands_on_top_until_it_is_over(browser, site):
+    watched = await show(browser, site, mine([lease("ada")]))
+    shown = watched.page.locator("#announcement")
+    await expect(shown).to_be_hidden()
+    told = {
+        "text": "<b>Lunch</b> at 12:30",
+        "at": time.time(),
+        "until": None,
+        "by": "o",
+    }
+    site.tell({**mine([lease("ada")]), "announcement": told})
+    await expect(shown).to_be_visible()
+    await expect(shown.locator(".text")).to_have_text("<b>Lunch</b> at 12:30")
+    await expect(shown.locator(".note")).to_contain_text("Announced by o at ")
+    site.tell(mine([lease("ada")]))
+    await expect(shown).to_be_hidden()
+    assert await watched.all_well() == []
+
+
+async def test_what_happened_long_ago_has_its_day_and_what_is_new_the_time(
+    browser, site
+):
+    now = time.time()
+    days = [event(1, at=now - 60), event(2, at=now - 3 * 86400)]
+    watched = await show(browser, site, mine([lease("ada")], events=days))
+    new, old = await watched.page.locator("#event-list time").all_inner_texts()
+    assert re.fullmatch(r"\d\d:\d\d:\d\d", new)
+    assert re.fullmatch(r"[A-Z][a-z]{2} \d{1,2}", old)
 
 
 async def test_a_kernel_is_kept_and_let_go(browser, site):

@@ -270,6 +270,22 @@ def wall_of(snapshot, with_names=False, events=()):
     )
 
 
+def test_what_is_announced_is_told_to_all_and_by_whom_not_on_the_wall():
+    said = Announcement(text="Lunch", at=1.0, until=None, by="olga")
+    told = made.mine(rows_of(SNAPSHOT), ADA, (), 60.0, said)["announcement"]
+    assert told == {"text": "Lunch", "at": 1.0, "until": None, "by": "olga"}
+    wall = made.wall(
+        rows_of(SNAPSHOT),
+        waiting=0,
+        freed_bytes=0,
+        events=(),
+        with_names=False,
+        announcement=said,
+    )
+    assert wall["announcement"] == "Lunch"
+    assert "olga" not in json.dumps(wall)
+
+
 def test_a_wall_names_nobody_unless_it_is_told_to():
     over = LeaseUse(lease_id="lease-bob", over_bytes={"GPU-0": 3})
     snapshot = replace(SNAPSHOT, uses=(over,), notices=NOTICES)

@@ -1,7 +1,7 @@
 // The attendee's page: what is theirs, drawn from the websocket.
 
 import { drawAnnouncement } from "./announcement.js";
-import { PAGE, attr, clock, el, keyed, say, sayOr, size, text } from "./dom.js";
+import { PAGE, attr, clock, el, keyed, moment, say, sayOr, size, text } from "./dom.js";
 import { live } from "./live.js";
 import { drawDevices, drawLoads } from "./my_devices.js";
 import { countUp, drawKernels } from "./my_kernels.js";
@@ -114,17 +114,10 @@ function drawEvents(events) {
   keyed($("event-list"), events, {
     key: (event) => event.id,
     make(event) {
-      const when = new Date(event.at * 1000);
-      const isToday = when.toDateString() === new Date().toDateString();
-      const time = el("time", {
-        datetime: when.toISOString(),
-        title: when.toLocaleString(),
-        text: isToday ? clock(event.at) : when.toLocaleDateString(),
-      });
       const about = event.details?.notebook;
       const kind = el("strong", { text: sayOr(`events.${event.kind}`, event.kind) });
       const told = el("p", {}, kind, about ? ` ${nameOf(about)}` : null, `: ${event.reason}`);
-      return el("li", {}, time, told);
+      return el("li", {}, moment(event.at), told);
     },
   });
 }

@@ -165,3 +165,17 @@ export function clock(at, { seconds = true } = {}) {
   if (seconds) parts.push(when.getSeconds());
   return parts.map((part) => String(part).padStart(2, "0")).join(":");
 }
+
+const LONG_AGO_SECONDS = 20 * 3600;
+const DAY_AND_MONTH = new Intl.DateTimeFormat("en", { day: "numeric", month: "short" });
+
+/** Make an element that says when something happened: the time, or long ago the day. */
+export function moment(at) {
+  const when = new Date(at * 1000);
+  const isLongAgo = Date.now() / 1000 - at > LONG_AGO_SECONDS;
+  return el("time", {
+    datetime: when.toISOString(),
+    title: when.toLocaleString("en"),
+    text: isLongAgo ? DAY_AND_MONTH.format(when) : clock(at),
+  });
+}

@@ -1,6 +1,6 @@
 // What happened, newest first, and which kinds of it are shown.
 
-import { clock, el, keyed, mark, say, sayOr, text } from "./dom.js";
+import { el, keyed, mark, moment, say, sayOr, text } from "./dom.js";
 import { whose } from "./room.js";
 
 const FIRST = 20;
@@ -65,7 +65,7 @@ export class Events {
         el(
           "li",
           {},
-          el("time", { datetime: new Date(event.at * 1000).toISOString(), text: clock(event.at) }),
+          moment(event.at),
           el(
             "div",
             {},
