@@ -17,7 +17,7 @@ from jupyterhub_gpuworkshop.service.web.auth import Viewer
 from jupyterhub_gpuworkshop.service.web.views import snapshot_view
 
 from .attendee_server import AttendeeServer
-from .world import World
+from .world import BLINDNESS, World
 
 
 async def test_memory_in_a_kernel_is_that_kernels_and_its_leases(world):
@@ -38,41 +38,17 @@ async def test_memory_in_a_kernel_is_that_kernels_and_its_leases(world):
     assert snapshot.problems == ()
 
 
-@pytest.mark.parametrize("blind", ["no driver", "no lists", "no sizes", "no /proc"])
-async def test_what_cannot_be_read_is_unknown_and_no_zero(world, blind):
+@pytest.mark.parametrize("to", BLINDNESS)
+async def test_what_cannot_be_read_is_unknown_and_no_zero(world, to):
     kernel_id = world.attendee.start_kernel()
     world.attendee.kernels[kernel_id].run('held.append(simcuda.allocate("2GiB"))')
     organiser = Viewer(name="olga", attendee=None)
     (known,) = snapshot_view(await world.look(), organiser, 0.0)["leases"]
     assert known["memory_used_bytes"] == 2 * GIB
 
-    monitor, uuid = world.monitor, world.devices[0].uuid
-    sample = monitor._gpus.sample
-
-    async def gone(*_):
-        raise OSError("no /proc") if blind == "no /proc" else SourceLost("It is gone.")
-
-    async def unlisted():
-        return tuple(replace(x, processes=None) for x in await sample())
-
-    async def unsized():
-        return tuple(
-            replace(
-                x,
-                processes=tuple(
-                    replace(p, memory_bytes=None) for p in x.processes or ()
-                ),
-            )
-            for x in await sample()
-        )
-
-    if blind == "no /proc":
-        monitor._host.processes = gone
-    else:
-        ways = {"no driver": gone, "no lists": unlisted, "no sizes": unsized}
-        monitor._gpus.sample = ways[blind]
+    world.blind(to)
     snapshot = await world.look()
-    assert snapshot.uses[0].unknown == {uuid}
+    assert snapshot.uses[0].unknown == {world.devices[0].uuid}
     seen = snapshot_view(snapshot, organiser, 0.0)
     (lease,), (kernel,) = seen["leases"], seen["kernels"]
     assert lease["memory_used_bytes"] is None

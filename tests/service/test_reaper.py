@@ -11,7 +11,7 @@ from jupyterhub_gpuworkshop.core.wire import EventKind
 from jupyterhub_gpuworkshop.service.reaper import taking_of
 from jupyterhub_gpuworkshop.service.rules import Rules
 
-from .world import LOG, RULES, World
+from .world import BLINDNESS, LOG, RULES, World
 
 HOLD = 'held.append(simcuda.allocate("2GiB"))'
 
@@ -193,34 +193,14 @@ async def test_a_server_that_ends_no_restart_has_few_at_a_time(world):
     assert len(world.monitor.due()) == 6
 
 
-@pytest.mark.parametrize("blind", ["processes", "lists", "sizes"])
-async def test_memory_that_nobody_can_see_is_not_told_to_be_free(world, blind):
+@pytest.mark.parametrize("to", BLINDNESS)
+async def test_memory_that_nobody_can_see_is_not_told_to_be_free(world, to):
     await idle_kernel(world)
     world.attendee.ignores_restart = True
     monitor = world.monitor
     (due,) = monitor.due()
     watched = monitor.kernels[due]
-
-    async def unreadable(*_):
-        raise OSError("no /proc")
-
-    sample = monitor._gpus.sample
-
-    async def unlisted():
-        return tuple(replace(x, processes=None) for x in await sample())
-
-    async def unsized():
-        return tuple(
-            replace(
-                x, processes=tuple(replace(p, memory_bytes=None) for p in x.processes)
-            )
-            for x in await sample()
-        )
-
-    if blind == "processes":
-        monitor._host.processes = unreadable
-    else:
-        monitor._gpus.sample = unlisted if blind == "lists" else unsized
+    world.blind(to)
     # What follows the restart is seen by nobody.
     monitor._host.lives = lambda process: asyncio.sleep(0, True)
     world.actor.begin(taking_of(due, watched))

@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from jupyterhub_gpuworkshop.core.errors import SourceLost
 from jupyterhub_gpuworkshop.core.wire import EventKind
 from jupyterhub_gpuworkshop.service.watchdog import Watchdog
 
-from .world import RULES, World
+from .world import BLINDNESS, RULES, World
 
 HOLD = 'held.append(simcuda.allocate("{}"))'
 
@@ -99,43 +98,20 @@ async def test_who_keeps_to_the_share_is_left_alone(tmp_path):
     await world.close()
 
 
-@pytest.mark.parametrize("blind", ["no samples", "no lists", "no sizes", "no /proc"])
-async def test_who_is_not_to_be_read_is_neither_told_nor_touched(tmp_path, blind):
+@pytest.mark.parametrize("to", BLINDNESS)
+async def test_who_is_not_to_be_read_is_neither_told_nor_touched(tmp_path, to):
     world = await a_world(tmp_path, "restart")
     start(world, "4GiB", state="busy")
-    sample = world.monitor._gpus.sample
-
-    async def unreadable(*_):
-        raise OSError("no /proc") if blind == "no /proc" else SourceLost("It is gone.")
-
-    async def unlisted():
-        return tuple(replace(x, processes=None) for x in await sample())
-
-    async def unsized():
-        return tuple(
-            replace(
-                x,
-                processes=tuple(
-                    replace(p, memory_bytes=None) for p in x.processes or ()
-                ),
-            )
-            for x in await sample()
-        )
-
-    where = world.monitor._host if blind == "no /proc" else world.monitor._gpus
-    name = "processes" if blind == "no /proc" else "sample"
-    ways = {"no lists": unlisted, "no sizes": unsized}
-    readable = getattr(where, name)
-    setattr(where, name, ways.get(blind, unreadable))
+    see_again = world.blind(to)
     await watch(world, 12)
     assert kinds(world) == []
     assert restarted(world) == []
     # Once it can be read, the same is seen and told.
-    setattr(where, name, readable)
+    see_again()
     await watch(world, 6)
     assert kinds(world) == [EventKind.OVER_SHARE]
     # And what was told stands no longer than it can be read.
-    setattr(where, name, ways.get(blind, unreadable))
+    world.blind(to)
     await watch(world, 12)
     assert restarted(world) == []
     assert world.monitor.notices.standing == ()

@@ -4,6 +4,7 @@ import json
 import logging
 from dataclasses import dataclass, replace
 
+from jupyterhub_gpuworkshop.core.errors import SourceLost
 from jupyterhub_gpuworkshop.core.leases import Lease, LeasedDevice
 from jupyterhub_gpuworkshop.core.units import GIB
 from jupyterhub_gpuworkshop.core.wire import Refusal, Report
@@ -44,6 +45,15 @@ class Clock:
     def __call__(self):
         self.now += 0.001
         return self.now
+
+
+BLINDNESS = ("driver", "lists", "sizes", "/proc")
+"""The driver as a whole, its lists of processes, what each of these holds; whose they
+are."""
+
+
+def _unsized(processes):
+    return tuple(replace(x, memory_bytes=None) for x in processes or ())
 
 
 class World:
@@ -122,6 +132,25 @@ class World:
     async def is_at_rest(self, server, kernel_id):
         """Answer for the kernel's main thread."""
         return self.at_rest
+
+    def blind(self, to):
+        """Have the service read one thing no more, of `BLINDNESS`; return the cure."""
+        sees = self.monitor._host if to == "/proc" else self.monitor._gpus
+        name = "processes" if to == "/proc" else "sample"
+        read = getattr(sees, name)
+
+        async def unread(*_):
+            if to == "/proc":
+                raise OSError("no /proc")
+            if to == "driver":
+                raise SourceLost("It is gone.")
+            samples = await read()
+            if to == "lists":
+                return tuple(replace(x, processes=None) for x in samples)
+            return tuple(replace(x, processes=_unsized(x.processes)) for x in samples)
+
+        setattr(sees, name, unread)
+        return lambda: setattr(sees, name, read)
 
     def refuse_somebody(self):
         """Make memory needed."""

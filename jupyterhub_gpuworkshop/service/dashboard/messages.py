@@ -183,16 +183,18 @@ class Messages:
 
         def make(before: Message | None) -> tuple[Json, Sequence[Recorded]]:
             events = self._history.latest(_MOST_OWN_EVENTS, viewer.attendee)
-            has_known = before is not None and before.events == events
+            known = None
+            if before is not None and before.events == events:
+                known = before.content["events"]
             content = made.mine(
                 self._rows,
                 viewer,
-                () if has_known else events,
+                events if known is None else (),
                 self._rules.idle().pin_max_seconds,
                 self._announcement(),
             )
-            if before is not None and has_known:
-                content["events"] = before.content["events"]
+            if known is not None:
+                content["events"] = known
             return content, events
 
         return self._current(key_of_mine(viewer), make)
