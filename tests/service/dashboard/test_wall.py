@@ -57,14 +57,18 @@ async def test_the_wall_fills_a_projector_and_never_scrolls(
     assert await watched.all_well() == []
 
 
-async def test_what_is_announced_is_read_from_afar_and_nothing_scrolls(site, browser):
+async def test_what_is_announced_is_read_from_afar_and_leaves_room(site, browser):
     devices = [device(x) for x in range(8)]
-    shown = {**wall(), "announcement": "Lunch is at 12:30. " * 26}
+    shown = {**wall(), "announcement": "Lunch is at 12:30.\n" * 26}
     site.first = [*messages(devices=devices, view="wall"), shown]
     watched = await look(browser, site, path="wall", width=1920, height=1080)
     page = watched.page
-    await expect(page.locator("#announcement")).to_contain_text("Lunch is at 12:30.")
-    assert await page.evaluate("document.documentElement.scrollHeight <= innerHeight")
+    text = page.locator("#announcement .text")
+    await expect(text).to_contain_text("Lunch is at 12:30.")
+    lines = "node => node.offsetHeight / parseFloat(getComputedStyle(node).lineHeight)"
+    assert 2.9 < await text.evaluate(lines) < 3.1
+    whole = "document.documentElement.scrollHeight <= innerHeight"
+    assert await page.evaluate(whole)
     site.tell(wall())
     await expect(page.locator("#announcement")).to_be_hidden()
     assert await watched.all_well() == []
