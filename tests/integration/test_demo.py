@@ -20,6 +20,8 @@ import pytest
 
 from tests.conftest import require_engine
 
+_NEWS = "@jupyterlab/apputils-extension:notification"
+
 pytestmark = [pytest.mark.hub, pytest.mark.lab]
 
 _STEP_SECONDS = 0.1
@@ -204,6 +206,9 @@ def test_a_workshop_happens_and_leaves_nothing_behind(
     state = call(ready, hub + "users/stranger")["servers"][""]["state"]
     assert state["gpuworkshop"]["share"] == "1/5"
     assert call(ready, ready["hub_url"] + "user/stranger/api/kernels") == []
+    # Nothing asks them whether JupyterLab may fetch news from the internet.
+    settings = call(ready, ready["hub_url"] + f"user/stranger/lab/api/settings/{_NEWS}")
+    assert settings["schema"]["properties"]["fetchNews"]["default"] == "false"
     call(ready, hub + "users/stranger/server", "DELETE")
     released = demo.wait_for(lambda told: told["event"] == "lease_released")
     assert released["attendee"] == "stranger"
